@@ -1,0 +1,73 @@
+-- Why: the ground that every capability stands on: its schemas, default privileges that refuse,
+--      the clock, and the one way to raise an error that reaches an HTTP client whole.
+-- Locks: none on existing tables.
+-- Workers: need not stop.
+
+create schema ops;
+comment on schema ops is 'Health, errors, the clock; later rate limits, retention, export and erasure.';
+
+-- Without "in schema": Postgres adds per-schema default privileges to the global ones, so the
+-- execute right that PUBLIC has by default can only be taken away globally.
+alter default privileges revoke execute on functions from public;
+
+-- Supabase grants everything in `public` to its API roles by default. Here a relation shows
+-- nothing until policies/ says otherwise.
+alter default privileges in schema public revoke all on tables from anon, authenticated, service_role;
+alter default privileges in schema public revoke all on sequences from anon, authenticated, service_role;
+alter default privileges in schema public revoke all on functions from anon, authenticated, service_role;
+revoke create on schema public from public;
+
+-- The clock ----------------------------------------------------------------------------------
+
+create table ops.clock (
+    singleton boolean not null default true,
+    set_to timestamptz not null,
+    constraint clock_pkey primary key (singleton),
+    constraint clock_has_one_row check (singleton)
+);
+alter table ops.clock enable row level security;
+comment on table ops.clock is 'Empty except in tests: the time that ops.now() tells.';
+comment on column ops.clock.singleton is 'Keeps the table at one row.';
+comment on column ops.clock.set_to is 'The time that ops.now() returns while this row exists.';
+
+create function ops.now() returns timestamptz
+language sql stable parallel safe security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select coalesce((select clock.set_to from ops.clock), pg_catalog.now())
+$$;
+comment on function ops.now() is
+'The clock of every rule that waits: transaction time, or what a test has set.';
+
+-- Errors -------------------------------------------------------------------------------------
+
+create function ops.raise_http(
+    status integer,
+    code text,
+    message text,
+    details jsonb default null,
+    hint text default null,
+    headers jsonb default '{}'
+) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    -- Volatile, or the planner would call it, and raise, before anything is decided.
+    -- PostgREST reads SQLSTATE PGRST as JSON: the body from message, status and headers from
+    -- detail. Its body fields are text, so `details` travels as the text of a JSON object.
+    raise sqlstate 'PGRST' using
+        message = jsonb_build_object(
+            'code', raise_http.code,
+            'message', raise_http.message,
+            'details', raise_http.details::text,
+            'hint', raise_http.hint
+        )::text,
+        detail = jsonb_build_object(
+            'status', raise_http.status,
+            'headers', raise_http.headers
+        )::text;
+end
+$$;
+comment on function ops.raise_http(integer, text, text, jsonb, text, jsonb) is
+'Raises an error with an HTTP status, a stable code, a message for people, and what to do about it.';

@@ -1,0 +1,534 @@
+-- Why: what a workspace's plan allows. Features are looked up; limits are counter rows that
+--      refuse to grow past their maximum, changed in the transaction that adds the rows.
+-- Locks: none on existing tables.
+-- Workers: need not stop.
+
+create schema billing;
+comment on schema billing is 'Plans, limits, usage; later subscriptions and what is known from Stripe.';
+
+-- The catalogue ------------------------------------------------------------------------------
+
+create table billing.plans (
+    id text not null,
+    name text not null,
+    rank integer not null,
+    is_default boolean not null default false,
+    constraint plans_pkey primary key (id),
+    constraint plans_id_is_well_formed check (id ~ '^[a-z][a-z0-9_]{0,47}$'),
+    constraint plans_rank_is_unique unique (rank)
+);
+alter table billing.plans enable row level security;
+create unique index plans_one_default on billing.plans (is_default) where is_default;
+comment on table billing.plans is 'What can be bought, the smallest first.';
+comment on column billing.plans.id is 'Its name for programs.';
+comment on column billing.plans.name is 'Its name for people.';
+comment on column billing.plans.rank is 'Its place: of two plans that lift a limit, the lower is named.';
+comment on column billing.plans.is_default is 'Whether a new workspace starts on it.';
+
+create table billing.resources (
+    resource text not null,
+    relation regclass not null,
+    constraint resources_pkey primary key (resource),
+    constraint resources_count_one_table_each unique (relation)
+);
+alter table billing.resources enable row level security;
+comment on table billing.resources is 'What plans limit: the rows of which table.';
+comment on column billing.resources.resource is 'Its name in limits, usage and refusals.';
+comment on column billing.resources.relation is 'The table whose rows are counted.';
+
+create table billing.plan_limits (
+    plan_id text not null,
+    resource text not null,
+    max bigint,
+    constraint plan_limits_pkey primary key (plan_id, resource),
+    constraint plan_limits_belong_to_a_plan foreign key (plan_id) references billing.plans (id) on delete cascade,
+    constraint plan_limits_name_a_resource foreign key (resource) references billing.resources (resource)
+    on delete cascade,
+    constraint plan_limits_max_is_not_negative check (max >= 0)
+);
+alter table billing.plan_limits enable row level security;
+create index plan_limits_resource on billing.plan_limits (resource);
+comment on table billing.plan_limits is 'How many of each resource a plan allows. A missing row allows none.';
+comment on column billing.plan_limits.plan_id is 'The plan.';
+comment on column billing.plan_limits.resource is 'What is limited.';
+comment on column billing.plan_limits.max is 'How many; null is without limit.';
+
+create table billing.features (
+    feature text not null,
+    description text not null,
+    constraint features_pkey primary key (feature)
+);
+alter table billing.features enable row level security;
+comment on table billing.features is 'What a plan can include beyond numbers.';
+comment on column billing.features.feature is 'Its name for programs.';
+comment on column billing.features.description is 'What it gives.';
+
+create table billing.plan_features (
+    plan_id text not null,
+    feature text not null,
+    constraint plan_features_pkey primary key (plan_id, feature),
+    constraint plan_features_belong_to_a_plan foreign key (plan_id) references billing.plans (id) on delete cascade,
+    constraint plan_features_name_a_feature foreign key (feature) references billing.features (feature)
+    on delete cascade
+);
+alter table billing.plan_features enable row level security;
+create index plan_features_feature on billing.plan_features (feature);
+comment on table billing.plan_features is 'Which features each plan includes.';
+comment on column billing.plan_features.plan_id is 'The plan.';
+comment on column billing.plan_features.feature is 'What it includes.';
+
+alter table public.permissions add constraint permissions_required_feature_exists
+foreign key (required_feature) references billing.features (feature);
+create index permissions_required_feature on public.permissions (required_feature)
+where required_feature is not null;
+
+-- What a workspace has -----------------------------------------------------------------------
+
+create table billing.workspace_plans (
+    workspace_id uuid not null,
+    plan_id text not null,
+    changed_at timestamptz not null default ops.now(),
+    constraint workspace_plans_pkey primary key (workspace_id),
+    constraint workspace_plans_belong_to_a_workspace foreign key (workspace_id)
+    references public.workspaces (id) on delete cascade,
+    constraint workspace_plans_name_a_plan foreign key (plan_id) references billing.plans (id)
+);
+alter table billing.workspace_plans enable row level security;
+create index workspace_plans_plan_id on billing.workspace_plans (plan_id);
+comment on table billing.workspace_plans is 'The plan each workspace is on.';
+comment on column billing.workspace_plans.workspace_id is 'The tenant.';
+comment on column billing.workspace_plans.plan_id is 'The plan.';
+comment on column billing.workspace_plans.changed_at is 'Since when.';
+
+create table billing.limit_overrides (
+    workspace_id uuid not null,
+    resource text not null,
+    max bigint,
+    reason text not null,
+    created_at timestamptz not null default ops.now(),
+    constraint limit_overrides_pkey primary key (workspace_id, resource),
+    constraint limit_overrides_belong_to_a_workspace foreign key (workspace_id)
+    references public.workspaces (id) on delete cascade,
+    constraint limit_overrides_name_a_resource foreign key (resource) references billing.resources (resource)
+    on delete cascade,
+    constraint limit_overrides_max_is_not_negative check (max >= 0)
+);
+alter table billing.limit_overrides enable row level security;
+create index limit_overrides_resource on billing.limit_overrides (resource);
+comment on table billing.limit_overrides is 'What was agreed with one workspace instead of its plan''s limit.';
+comment on column billing.limit_overrides.workspace_id is 'The tenant.';
+comment on column billing.limit_overrides.resource is 'What is limited.';
+comment on column billing.limit_overrides.max is 'How many; null is without limit.';
+comment on column billing.limit_overrides.reason is 'Why, for the operator.';
+comment on column billing.limit_overrides.created_at is 'Since when.';
+
+create table billing.feature_overrides (
+    workspace_id uuid not null,
+    feature text not null,
+    is_enabled boolean not null,
+    reason text not null,
+    created_at timestamptz not null default ops.now(),
+    constraint feature_overrides_pkey primary key (workspace_id, feature),
+    constraint feature_overrides_belong_to_a_workspace foreign key (workspace_id)
+    references public.workspaces (id) on delete cascade,
+    constraint feature_overrides_name_a_feature foreign key (feature) references billing.features (feature)
+    on delete cascade
+);
+alter table billing.feature_overrides enable row level security;
+create index feature_overrides_feature on billing.feature_overrides (feature);
+comment on table billing.feature_overrides is 'Features agreed with one workspace instead of its plan''s.';
+comment on column billing.feature_overrides.workspace_id is 'The tenant.';
+comment on column billing.feature_overrides.feature is 'The feature.';
+comment on column billing.feature_overrides.is_enabled is 'Whether it has it.';
+comment on column billing.feature_overrides.reason is 'Why, for the operator.';
+comment on column billing.feature_overrides.created_at is 'Since when.';
+
+-- A counter is updated on every insert: the space left on its pages keeps those updates HOT.
+create table billing.usage_counters (
+    workspace_id uuid not null,
+    resource text not null,
+    max bigint,
+    used bigint,
+    constraint usage_counters_pkey primary key (workspace_id, resource),
+    constraint usage_counters_belong_to_a_workspace foreign key (workspace_id)
+    references public.workspaces (id) on delete cascade,
+    constraint usage_counters_name_a_resource foreign key (resource) references billing.resources (resource)
+    on delete cascade,
+    constraint usage_counters_used_is_not_negative check (used >= 0),
+    constraint usage_counters_count_only_what_is_limited check ((max is null) = (used is null))
+) with (fillfactor = 50);
+alter table billing.usage_counters enable row level security;
+create index usage_counters_resource on billing.usage_counters (resource);
+comment on table billing.usage_counters is 'What each workspace uses of what it may: the row that makes a limit exact.';
+comment on column billing.usage_counters.workspace_id is 'The tenant.';
+comment on column billing.usage_counters.resource is 'What is counted.';
+comment on column billing.usage_counters.max is 'The limit in force; null is without limit.';
+comment on column billing.usage_counters.used is 'Rows there are; null, uncounted, without a limit.';
+
+-- Reading ------------------------------------------------------------------------------------
+
+create function billing.has_feature(workspace_id uuid, feature text) returns boolean
+language sql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select coalesce(
+        (
+            select o.is_enabled from billing.feature_overrides o
+            where o.workspace_id = has_feature.workspace_id and o.feature = has_feature.feature
+        ),
+        exists (
+            select from billing.workspace_plans wp
+            join billing.plan_features pf on pf.plan_id = wp.plan_id
+            where wp.workspace_id = has_feature.workspace_id and pf.feature = has_feature.feature
+        )
+    )
+$$;
+comment on function billing.has_feature(uuid, text) is 'Whether a workspace has a feature, by override or by plan.';
+
+create function billing.plan_with_feature(feature text) returns text
+language sql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select p.id from billing.plans p
+    join billing.plan_features pf on pf.plan_id = p.id
+    where pf.feature = plan_with_feature.feature
+    order by p.rank
+    limit 1
+$$;
+comment on function billing.plan_with_feature(text) is 'The smallest plan that includes a feature, or null.';
+
+create function billing.plan_that_allows(resource text, amount bigint) returns text
+language sql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select p.id from billing.plans p
+    join billing.plan_limits pl on pl.plan_id = p.id
+    where pl.resource = plan_that_allows.resource and (pl.max is null or pl.max >= plan_that_allows.amount)
+    order by p.rank
+    limit 1
+$$;
+comment on function billing.plan_that_allows(text, bigint) is 'The smallest plan that allows so many of a resource, or null.';
+
+create function billing.limit_of(workspace_id uuid, resource text) returns bigint
+language sql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    -- A plan without a row for the resource allows none, which a plan without a limit must not
+    -- be taken for: both would be null.
+    select case
+        when o.workspace_id is not null then o.max
+        when pl.plan_id is not null then pl.max
+        else 0
+    end
+    from (select) as here
+    left join billing.limit_overrides o
+        on o.workspace_id = limit_of.workspace_id and o.resource = limit_of.resource
+    left join billing.workspace_plans wp on wp.workspace_id = limit_of.workspace_id
+    left join billing.plan_limits pl on pl.plan_id = wp.plan_id and pl.resource = limit_of.resource
+$$;
+comment on function billing.limit_of(uuid, text) is
+'How many of a resource a workspace may have, by override or by plan; null is without limit.';
+
+create function billing.count_rows(workspace_id uuid, resource text) returns bigint
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    counted regclass;
+    total bigint;
+begin
+    select r.relation into strict counted from billing.resources r where r.resource = count_rows.resource;
+    execute format('select count(*) from %s where workspace_id = $1', counted) into total
+        using count_rows.workspace_id;
+    return total;
+end
+$$;
+comment on function billing.count_rows(uuid, text) is 'Counts what a workspace has of a resource, row by row.';
+
+-- Counting -----------------------------------------------------------------------------------
+
+create function billing.refuse_limit(workspace_id uuid, resource text, used bigint, max bigint) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    plan billing.plans;
+    lifted_by text := billing.plan_that_allows(refuse_limit.resource, refuse_limit.used);
+begin
+    select p.* into plan from billing.workspace_plans wp
+    join billing.plans p on p.id = wp.plan_id
+    where wp.workspace_id = refuse_limit.workspace_id;
+    perform ops.raise_http(
+        402,
+        'plan_limit_reached',
+        format('The %s plan allows %s %s here.', plan.id, refuse_limit.max, refuse_limit.resource),
+        jsonb_build_object(
+            'resource', refuse_limit.resource,
+            'limit', refuse_limit.max,
+            'plan', plan.id,
+            'lifted_by', lifted_by
+        ),
+        case
+            when lifted_by is null then 'No plan allows more: ask support.'
+            else format('The %s plan lifts this limit.', lifted_by)
+        end
+    );
+end
+$$;
+comment on function billing.refuse_limit(uuid, text, bigint, bigint) is
+'Answers 402 with the resource, the limit, the plan, and the plan that lifts it.';
+
+create function billing.add_usage(workspace_id uuid, resource text, amount bigint) returns void
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    counter billing.usage_counters;
+begin
+    loop
+        -- Changing the row, not just locking it, is what makes the limit exact: whoever comes
+        -- second waits, and under repeatable read fails with a serialization error.
+        update billing.usage_counters c set used = c.used + add_usage.amount
+        where c.workspace_id = add_usage.workspace_id and c.resource = add_usage.resource and c.max is not null
+        returning c.* into counter;
+        if found then
+            if add_usage.amount > 0 and counter.used > counter.max then
+                perform billing.refuse_limit(
+                    add_usage.workspace_id, add_usage.resource, counter.used, counter.max
+                );
+            end if;
+            return;
+        end if;
+
+        -- Without a limit nothing is counted. The shared lock holds off a limit that arrives
+        -- now until these rows can be counted; it does not make inserters wait for each other.
+        select c.* into counter from billing.usage_counters c
+        where c.workspace_id = add_usage.workspace_id and c.resource = add_usage.resource
+        for share;
+        if not found then
+            -- The workspace is being purged, or was never given counters: then nothing may grow.
+            if add_usage.amount > 0 then
+                perform billing.refuse_limit(add_usage.workspace_id, add_usage.resource, add_usage.amount, 0);
+            end if;
+            return;
+        end if;
+        exit when counter.max is null;
+    end loop;
+end
+$$;
+comment on function billing.add_usage(uuid, text, bigint) is
+'Counts an amount, which may be negative, of a resource in a workspace; refuses growth past the limit with 402.';
+
+create function billing.count_inserted() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    -- In the order of the tenants, so that two bulk statements cannot deadlock.
+    perform billing.add_usage(changed.workspace_id, tg_argv[0], changed.amount)
+    from (select n.workspace_id, count(*) as amount from new_rows n group by 1 order by 1) as changed;
+    return null;
+end
+$$;
+comment on function billing.count_inserted() is 'Statement trigger: counts inserted rows of the resource named.';
+
+create function billing.count_deleted() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform billing.add_usage(changed.workspace_id, tg_argv[0], -changed.amount)
+    from (select o.workspace_id, count(*) as amount from old_rows o group by 1 order by 1) as changed;
+    return null;
+end
+$$;
+comment on function billing.count_deleted() is 'Statement trigger: takes deleted rows of the resource named off the count.';
+
+-- Limits in force ----------------------------------------------------------------------------
+
+create function billing.refresh_limit(workspace_id uuid, resource text) returns void
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    counter billing.usage_counters;
+    limit_now bigint;
+begin
+    if not exists (select from public.workspaces w where w.id = refresh_limit.workspace_id) then
+        return;
+    end if;
+    insert into billing.usage_counters (workspace_id, resource) values
+        (refresh_limit.workspace_id, refresh_limit.resource)
+    on conflict do nothing;
+    -- Waits for every transaction that inserted while there was no limit.
+    select c.* into strict counter from billing.usage_counters c
+    where c.workspace_id = refresh_limit.workspace_id and c.resource = refresh_limit.resource
+    for update;
+    -- Only now, so that of two changes at once the later one sees the earlier.
+    limit_now := billing.limit_of(refresh_limit.workspace_id, refresh_limit.resource);
+
+    if counter.max is null and limit_now is not null then
+        if current_setting('transaction_isolation') <> 'read committed' then
+            raise exception 'a limit can only be put on in a read committed transaction'
+                using errcode = 'active_sql_transaction',
+                hint = 'The rows are counted after waiting for inserters, which an older snapshot would miss.';
+        end if;
+        update billing.usage_counters c
+        set max = limit_now, used = billing.count_rows(refresh_limit.workspace_id, refresh_limit.resource)
+        where c.workspace_id = refresh_limit.workspace_id and c.resource = refresh_limit.resource;
+    elsif counter.max is distinct from limit_now then
+        update billing.usage_counters c
+        set max = limit_now, used = case when limit_now is not null then c.used end
+        where c.workspace_id = refresh_limit.workspace_id and c.resource = refresh_limit.resource;
+    end if;
+end
+$$;
+comment on function billing.refresh_limit(uuid, text) is
+'Brings a counter in line with plan and override; counts afresh when a limit is put on.';
+
+create function billing.refresh_workspace_limits() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    -- After the triggering statement, so that the counter is read as of now.
+    perform billing.refresh_limit(new.workspace_id, r.resource) from billing.resources r order by r.resource;
+    return null;
+end
+$$;
+comment on function billing.refresh_workspace_limits() is 'Trigger: a workspace changed plan.';
+
+create trigger workspace_plans_refresh_limits
+after insert or update of plan_id on billing.workspace_plans
+for each row execute function billing.refresh_workspace_limits();
+
+create function billing.refresh_overridden_limit() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform billing.refresh_limit(coalesce(new.workspace_id, old.workspace_id), coalesce(new.resource, old.resource));
+    return null;
+end
+$$;
+comment on function billing.refresh_overridden_limit() is 'Trigger: a workspace was given a limit of its own, or lost it.';
+
+create trigger limit_overrides_refresh_limit
+after insert or update or delete on billing.limit_overrides
+for each row execute function billing.refresh_overridden_limit();
+
+create function billing.refresh_plan_limit() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform billing.refresh_limit(wp.workspace_id, coalesce(new.resource, old.resource))
+    from billing.workspace_plans wp
+    where wp.plan_id = coalesce(new.plan_id, old.plan_id)
+    order by wp.workspace_id;
+    return null;
+end
+$$;
+comment on function billing.refresh_plan_limit() is 'Trigger: a plan allows more or less than it did.';
+
+create trigger plan_limits_refresh_limits
+after insert or update or delete on billing.plan_limits
+for each row execute function billing.refresh_plan_limit();
+
+create function billing.start_on_default_plan() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    insert into billing.workspace_plans (workspace_id, plan_id)
+    select new.id, p.id from billing.plans p where p.is_default;
+    return null;
+end
+$$;
+comment on function billing.start_on_default_plan() is 'Trigger: a new workspace gets a plan, and with it its counters.';
+
+create trigger workspaces_start_on_default_plan
+after insert on public.workspaces
+for each row execute function billing.start_on_default_plan();
+
+create function billing.limit_rows(relation regclass, resource text, limits jsonb) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    table_name text := (select c.relname from pg_class c where c.oid = limit_rows.relation);
+    missing text;
+begin
+    select p.id into missing from billing.plans p where not limit_rows.limits ? p.id order by p.rank limit 1;
+    if found then
+        raise exception 'limits for % do not say what the % plan allows', limit_rows.resource, missing
+            using errcode = 'invalid_parameter_value',
+            hint = 'Give every plan a number, or null for no limit: {"free": 3, "pro": 100, "enterprise": null}.';
+    end if;
+    execute format(
+        'create trigger %I after insert on %s referencing new table as new_rows '
+        'for each statement execute function billing.count_inserted(%L)',
+        table_name || '_count_inserted', limit_rows.relation, limit_rows.resource
+    );
+    execute format(
+        'create trigger %I after delete on %s referencing old table as old_rows '
+        'for each statement execute function billing.count_deleted(%L)',
+        table_name || '_count_deleted', limit_rows.relation, limit_rows.resource
+    );
+    insert into billing.resources (resource, relation) values (limit_rows.resource, limit_rows.relation);
+    insert into billing.plan_limits (plan_id, resource, max)
+    select p.id, limit_rows.resource, (limit_rows.limits ->> p.id)::bigint from billing.plans p;
+end
+$$;
+comment on function billing.limit_rows(regclass, text, jsonb) is
+'Puts a table''s rows under plan limits, {"plan": max or null}; existing rows are counted. For migrations.';
+
+create function billing.release_rows(relation regclass) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    table_name text := (select c.relname from pg_class c where c.oid = release_rows.relation);
+begin
+    execute format('drop trigger if exists %I on %s', table_name || '_count_inserted', release_rows.relation);
+    execute format('drop trigger if exists %I on %s', table_name || '_count_deleted', release_rows.relation);
+    delete from billing.resources r where r.relation = release_rows.relation;
+end
+$$;
+comment on function billing.release_rows(regclass) is 'Takes a table out of plan limits. For rollbacks.';
+
+create function billing.set_plan(workspace_id uuid, plan_id text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if not exists (select from billing.plans p where p.id = set_plan.plan_id) then
+        perform ops.raise_http(
+            404, 'plan_not_found', format('There is no plan %L.', left(set_plan.plan_id, 64)), null,
+            (select 'Plans: ' || string_agg(p.id, ', ' order by p.rank) || '.' from billing.plans p)
+        );
+    end if;
+    update billing.workspace_plans wp set plan_id = set_plan.plan_id, changed_at = ops.now()
+    where wp.workspace_id = set_plan.workspace_id;
+end
+$$;
+comment on function billing.set_plan(uuid, text) is
+'Moves a workspace to a plan. Having more than the new plan allows blocks growth, nothing else. For operators.';
+
+-- The catalogue to begin with ----------------------------------------------------------------
+
+insert into billing.plans (id, name, rank, is_default)
+values
+('free', 'Free', 1, true),
+('pro', 'Pro', 2, false),
+('enterprise', 'Enterprise', 3, false);
+
+insert into billing.features (feature, description)
+values ('custom_roles', 'Roles composed by the workspace itself.');
+
+insert into billing.plan_features (plan_id, feature)
+values ('enterprise', 'custom_roles');
+
+select billing.limit_rows(
+    'public.workspace_members', 'members', '{"free": 3, "pro": 25, "enterprise": null}'
+);
