@@ -8,7 +8,6 @@ create table public.invitations (
     id uuid not null default gen_random_uuid(),
     email text not null,
     role_id uuid,
-    token_hash bytea not null,
     expires_at timestamptz not null,
     sent_count integer not null default 1,
     sent_at timestamptz not null default ops.now(),
@@ -25,7 +24,6 @@ create table public.invitations (
     constraint invitations_were_accepted_by_a_person foreign key (accepted_by)
     references public.profiles (id) on delete set null,
     constraint invitations_creator_exists foreign key (created_by) references public.profiles (id) on delete set null,
-    constraint invitations_token_is_unique unique (token_hash),
     constraint invitations_email_is_one check (length(email) <= 320 and email ~ '^[^@\s]+@[^@\s]+\.[^@\s]+$'),
     constraint invitations_open_ones_offer_a_role check (
         role_id is not null or accepted_at is not null or revoked_at is not null
@@ -43,7 +41,6 @@ comment on column public.invitations.workspace_id is 'The tenant.';
 comment on column public.invitations.id is 'The invitation.';
 comment on column public.invitations.email is 'Who is invited: whoever has verified this address.';
 comment on column public.invitations.role_id is 'As what; null once that role is gone from a closed invitation.';
-comment on column public.invitations.token_hash is 'SHA-256 of the token; the token itself is nowhere.';
 comment on column public.invitations.expires_at is 'From when on it is void.';
 comment on column public.invitations.sent_count is 'How many times a token was made for it; only the last one works.';
 comment on column public.invitations.sent_at is 'When the last token was made.';
@@ -54,11 +51,22 @@ comment on column public.invitations.created_at is 'When it was made.';
 comment on column public.invitations.updated_at is 'When it last changed.';
 comment on column public.invitations.created_by is 'Who invites: their role is the ceiling, when sending and when accepting.';
 
-insert into tenancy.other_tables (relation, reason)
-values ('public.invitations', 'Found by the hash of a token, by people who are not members yet.');
+select tenancy.adopt_table('public.invitations', 'members');
 
-create trigger invitations_touch before update on public.invitations
-for each row execute function tenancy.touch();
+create table tenancy.invitation_tokens (
+    token_hash bytea not null,
+    workspace_id uuid not null,
+    invitation_id uuid not null,
+    constraint invitation_tokens_pkey primary key (token_hash),
+    constraint invitation_tokens_one_each unique (workspace_id, invitation_id),
+    constraint invitation_tokens_open_an_invitation foreign key (workspace_id, invitation_id)
+    references public.invitations (workspace_id, id) on delete cascade
+);
+alter table tenancy.invitation_tokens enable row level security;
+comment on table tenancy.invitation_tokens is 'The token that works for each invitation, as a hash; the token itself is nowhere.';
+comment on column tenancy.invitation_tokens.token_hash is 'SHA-256 of the token.';
+comment on column tenancy.invitation_tokens.workspace_id is 'The tenant.';
+comment on column tenancy.invitation_tokens.invitation_id is 'The invitation it opens.';
 
 create function authz.require_alone(workspace_id uuid, permission text) returns uuid
 language plpgsql
@@ -219,6 +227,12 @@ comment on function tenancy.transfer_ownership(uuid, uuid) is 'Behind public.tra
 
 -- Invitations --------------------------------------------------------------------------------
 
+create function tenancy.invitation_life() returns interval
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$ select interval '7 days' $$;
+comment on function tenancy.invitation_life() is 'How long an invitation can be accepted.';
+
 create function tenancy.new_token() returns text
 language sql
 set search_path = pg_catalog, pg_temp
@@ -234,6 +248,21 @@ set search_path = pg_catalog, pg_temp
 as $$ select sha256(convert_to(token, 'UTF8')) $$;
 comment on function tenancy.hash_token(text) is 'What is kept of a token.';
 
+create function tenancy.issue_token(workspace_id uuid, invitation_id uuid) returns text
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    made text := tenancy.new_token();
+begin
+    insert into tenancy.invitation_tokens (token_hash, workspace_id, invitation_id)
+    values (tenancy.hash_token(made), issue_token.workspace_id, issue_token.invitation_id)
+    on conflict on constraint invitation_tokens_one_each do update set token_hash = excluded.token_hash;
+    return made;
+end
+$$;
+comment on function tenancy.issue_token(uuid, uuid) is 'Makes a token for an invitation; the one before stops working.';
+
 create function tenancy.invite_member(workspace_id uuid, email text, role text)
 returns table (invitation_id uuid, token text, expires_at timestamptz)
 language plpgsql security definer
@@ -244,7 +273,7 @@ declare
     caller uuid := authz.require_alone(invite_member.workspace_id, 'members.invite');
     offered uuid := authz.role_named(invite_member.workspace_id, invite_member.role);
     address text := btrim(invite_member.email);
-    made_token text := tenancy.new_token();
+    made public.invitations;
 begin
     perform authz.require_ceiling(invite_member.workspace_id, caller, offered);
     if address is null or length(address) > 320 or address !~ '^[^@\s]+@[^@\s]+\.[^@\s]+$' then
@@ -275,13 +304,10 @@ begin
             'Resend that invitation, or revoke it first to offer another role.'
         );
     end if;
-    return query
-    insert into public.invitations as i (workspace_id, email, role_id, token_hash, expires_at, created_by)
-    values (
-        invite_member.workspace_id, address, offered, tenancy.hash_token(made_token),
-        ops.now() + interval '7 days', caller
-    )
-    returning i.id, made_token, i.expires_at;
+    insert into public.invitations (workspace_id, email, role_id, expires_at, created_by)
+    values (invite_member.workspace_id, address, offered, ops.now() + tenancy.invitation_life(), caller)
+    returning * into made;
+    return query select made.id, tenancy.issue_token(made.workspace_id, made.id), made.expires_at;
 end
 $$;
 comment on function tenancy.invite_member(uuid, text, text) is 'Behind public.invite_member().';
@@ -318,19 +344,18 @@ declare
     invitation public.invitations := tenancy.open_invitation(
         resend_invitation.workspace_id, resend_invitation.invitation_id
     );
-    made_token text := tenancy.new_token();
 begin
     perform authz.require_ceiling(resend_invitation.workspace_id, caller, invitation.role_id);
-    return query
     update public.invitations i
     set
-        token_hash = tenancy.hash_token(made_token),
-        expires_at = ops.now() + interval '7 days',
+        expires_at = ops.now() + tenancy.invitation_life(),
         sent_at = ops.now(),
         sent_count = i.sent_count + 1,
         created_by = caller
     where i.workspace_id = invitation.workspace_id and i.id = invitation.id
-    returning i.id, made_token, i.expires_at;
+    returning i.* into invitation;
+    return query
+    select invitation.id, tenancy.issue_token(invitation.workspace_id, invitation.id), invitation.expires_at;
 end
 $$;
 comment on function tenancy.resend_invitation(uuid, uuid) is 'Behind public.resend_invitation().';
@@ -360,9 +385,10 @@ declare
     invitation public.invitations;
 begin
     select i.* into invitation from public.invitations i
+    join tenancy.invitation_tokens t on t.workspace_id = i.workspace_id and t.invitation_id = i.id
     join public.workspaces w on w.id = i.workspace_id
     where
-        i.token_hash = tenancy.hash_token(invitation_of.token)
+        t.token_hash = tenancy.hash_token(invitation_of.token)
         and w.deleted_at is null
         and not exists (select from authz.suspended_workspaces sw where sw.workspace_id = w.id);
     if not found or invitation.revoked_at is not null then

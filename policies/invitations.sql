@@ -1,0 +1,6 @@
+grant select on public.invitations to authenticated, service_role;
+
+drop policy if exists invitations_select on public.invitations;
+create policy invitations_select on public.invitations for select to authenticated
+using (workspace_id = any (array(select authz.workspaces_with('members.invite'))));
+comment on policy invitations_select on public.invitations is 'Those who may invite, in their workspaces.';

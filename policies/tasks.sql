@@ -1,0 +1,41 @@
+grant select, delete on public.tasks to authenticated;
+grant insert (workspace_id, id, project_id, title, notes, status, due_on, assignee_id)
+on public.tasks to authenticated;
+grant update (project_id, title, notes, status, due_on, assignee_id) on public.tasks to authenticated;
+grant select, insert, update, delete on public.tasks to service_role;
+
+drop policy if exists tasks_select on public.tasks;
+create policy tasks_select on public.tasks for select to authenticated
+using (workspace_id = any (array(select authz.workspaces_with('tasks.read'))));
+comment on policy tasks_select on public.tasks is 'Those whose role allows it, in their workspaces.';
+
+drop policy if exists tasks_insert on public.tasks;
+create policy tasks_insert on public.tasks for insert to authenticated
+with check (workspace_id = any (array(select authz.workspaces_with('tasks.create'))));
+comment on policy tasks_insert on public.tasks is 'Those whose role allows it, in their workspaces.';
+
+drop policy if exists tasks_update on public.tasks;
+create policy tasks_update on public.tasks for update to authenticated
+using (workspace_id = any (array(select authz.workspaces_with('tasks.update'))))
+with check (workspace_id = any (array(select authz.workspaces_with('tasks.update'))));
+comment on policy tasks_update on public.tasks is 'Those whose role allows it, in their workspaces.';
+
+drop policy if exists tasks_delete on public.tasks;
+create policy tasks_delete on public.tasks for delete to authenticated
+using (workspace_id = any (array(select authz.workspaces_with('tasks.delete'))));
+comment on policy tasks_delete on public.tasks is 'Those whose role allows it, in their workspaces.';
+
+-- On top of the role: a task is seen by those who see its project.
+drop policy if exists tasks_private on public.tasks;
+create policy tasks_private on public.tasks as restrictive for all to authenticated
+using (
+    not project_is_private
+    or project_id = any (array(select authz.joined_projects()))
+    or workspace_id = any (array(select authz.workspaces_with('projects.read_private')))
+)
+with check (
+    not project_is_private
+    or project_id = any (array(select authz.joined_projects()))
+    or workspace_id = any (array(select authz.workspaces_with('projects.read_private')))
+);
+comment on policy tasks_private on public.tasks is 'Of a private project: only for those who see it.';

@@ -1,0 +1,1 @@
+grant select on public.workspace_usage to authenticated;

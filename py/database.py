@@ -1,0 +1,34 @@
+"""Connections. Functions elsewhere take one as their first argument, so that callers own the transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from .errors import from_postgres
+
+if TYPE_CHECKING:
+    import psycopg
+
+    Connection = psycopg.Connection[Any]
+
+
+@contextmanager
+def connect(url: str | None = None, *, autocommit: bool = False) -> Iterator[Connection]:
+    """Opens a connection; commits at the end, rolls back on an exception.
+
+    `url` is a libpq connection string; by default the one `settings.database_url` finds. Raises
+    RowhouseError, by SQLSTATE, for whatever the database answers.
+    """
+    import psycopg
+
+    from .settings import database_url
+
+    try:
+        with psycopg.connect(
+            url or database_url(), autocommit=autocommit, connect_timeout=10, application_name="rowhouse"
+        ) as connection:
+            yield connection
+    except psycopg.Error as error:
+        raise from_postgres(error) from error
