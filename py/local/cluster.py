@@ -40,8 +40,14 @@ class Cluster:
     def exists(self) -> bool:
         return (self.data / "PG_VERSION").is_file()
 
-    def create(self, *, durable: bool, settings: dict[str, str] | None = None) -> None:
-        """Makes the data directory. Without `durable`, a crash of the machine may lose it, and it is faster."""
+    def has_cron(self) -> bool:
+        return any(self.binaries.parent.glob("lib/pg_cron.so"))
+
+    def create(self, *, durable: bool, cron_database: str) -> None:
+        """Makes the data directory; pg_cron, where there is one, starts jobs from `cron_database`.
+
+        Without `durable`, a crash of the machine may lose it, and it is faster.
+        """
         self.data.parent.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix="initdb-", dir=self.data.parent))
         give_to_service(building)
@@ -67,10 +73,13 @@ class Cluster:
             "max_connections": "100",
             "max_worker_processes": "16",
             **({} if durable else {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}),
-            **(settings or {}),
         }
-        if list(self.binaries.parent.glob("lib/pg_cron.so")):
-            chosen |= {"shared_preload_libraries": "'pg_cron'", "cron.use_background_workers": "on"}
+        if self.has_cron():
+            chosen |= {
+                "shared_preload_libraries": "'pg_cron'",
+                "cron.use_background_workers": "on",
+                "cron.database_name": f"'{cron_database}'",
+            }
         with (cluster / "postgresql.conf").open("a") as file:
             file.writelines(f"{name} = {value}\n" for name, value in chosen.items())
         # In place only when whole: a kill before this leaves nothing that looks like a cluster.

@@ -37,6 +37,23 @@ values
 ('public.role_permissions', 'Follows roles.'),
 ('public.workspace_members', 'Decides access, so it cannot ask for it; its key is (workspace_id, user_id).');
 
+create function tenancy.guard_update() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    -- RLS cannot compare old with new: without this, a member of two workspaces could carry a
+    -- row from one into the other.
+    if new.workspace_id is distinct from old.workspace_id or new.id is distinct from old.id then
+        raise exception 'a row of % cannot change its workspace_id or id', tg_table_name
+            using errcode = 'insufficient_privilege', hint = 'Insert it anew where it belongs.';
+    end if;
+    new.updated_at := ops.now();
+    return new;
+end
+$$;
+comment on function tenancy.guard_update() is 'Trigger: keeps a row in its tenant, and stamps updated_at.';
+
 -- Every tenant column that a foreign key or a unique constraint carries must be first in mind:
 -- a foreign key check ignores RLS, and a unique constraint answers for rows nobody may see.
 create function tenancy.findings(relation regclass) returns table (code text, finding text, hint text)
@@ -198,23 +215,6 @@ as $$
 $$;
 comment on function tenancy.findings(regclass) is
 'What keeps a table from being a sound tenant table; no rows when nothing does.';
-
-create function tenancy.guard_update() returns trigger
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    -- RLS cannot compare old with new: without this, a member of two workspaces could carry a
-    -- row from one into the other.
-    if new.workspace_id is distinct from old.workspace_id or new.id is distinct from old.id then
-        raise exception 'a row of % cannot change its workspace_id or id', tg_table_name
-            using errcode = 'insufficient_privilege', hint = 'Insert it anew where it belongs.';
-    end if;
-    new.updated_at := ops.now();
-    return new;
-end
-$$;
-comment on function tenancy.guard_update() is 'Trigger: keeps a row in its tenant, and stamps updated_at.';
 
 create function tenancy.adopt_table(relation regclass, resource text, limits jsonb default null) returns void
 language plpgsql

@@ -97,7 +97,7 @@ insert into tenancy.reserved_slugs (slug)
 select unnest(
     '{about,account,accounts,admin,administrator,api,app,assets,auth,billing,blog,cdn,contact,dashboard,
     docs,download,edge,email,enterprise,features,files,ftp,functions,graphql,health,help,home,host,
-    image,images,invitations,invite,legal,localhost,login,logout,mail,me,media,new,null,oauth,owner,
+    image,images,invitations,invite,legal,localhost,login,logout,mail,me,media,new,oauth,owner,
     postmaster,pricing,privacy,profile,public,realtime,register,rest,root,rowhouse,security,settings,
     signin,signout,signup,smtp,ssl,staging,static,status,storage,subscribe,support,system,team,terms,
     test,undefined,user,users,webhook,webhooks,webmaster,workspace,workspaces,www}'::text []
@@ -196,8 +196,13 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    checked uuid := case when tg_table_name = 'workspaces' then new.id else old.workspace_id end;
+    checked uuid;
 begin
+    if tg_table_name = 'workspaces' then
+        checked := new.id;
+    else
+        checked := old.workspace_id;
+    end if;
     if not tenancy.has_owner(checked) and exists (
         select from public.workspaces w where w.id = checked and w.deleted_at is null
     ) then

@@ -264,7 +264,7 @@ $$;
 comment on function tenancy.issue_token(uuid, uuid) is 'Makes a token for an invitation; the one before stops working.';
 
 create function tenancy.invite_member(workspace_id uuid, email text, role text)
-returns table (invitation_id uuid, token text, expires_at timestamptz)
+returns table (id uuid, token text, expires_at timestamptz)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -334,7 +334,7 @@ $$;
 comment on function tenancy.open_invitation(uuid, uuid) is 'An invitation that waits, locked; answers 404 for any other.';
 
 create function tenancy.resend_invitation(workspace_id uuid, invitation_id uuid)
-returns table (invitation_id uuid, token text, expires_at timestamptz)
+returns table (id uuid, token text, expires_at timestamptz)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -642,7 +642,7 @@ as $$ select tenancy.transfer_ownership($1, $2) $$;
 comment on function public.transfer_ownership(uuid, uuid) is 'Makes a member the owner, and the caller an admin. For owners.';
 
 create function public.invite_member(workspace_id uuid, email text, role text default 'member')
-returns table (invitation_id uuid, token text, expires_at timestamptz)
+returns table (id uuid, token text, expires_at timestamptz)
 language sql
 set search_path = pg_catalog, pg_temp
 as $$ select * from tenancy.invite_member($1, $2, $3) $$;
@@ -650,7 +650,7 @@ comment on function public.invite_member(uuid, text, text) is
 'Invites an e-mail address for seven days. The token is shown this once; it goes into the link to send.';
 
 create function public.resend_invitation(workspace_id uuid, invitation_id uuid)
-returns table (invitation_id uuid, token text, expires_at timestamptz)
+returns table (id uuid, token text, expires_at timestamptz)
 language sql
 set search_path = pg_catalog, pg_temp
 as $$ select * from tenancy.resend_invitation($1, $2) $$;

@@ -1,0 +1,263 @@
+-- Why: what policies/ says now of who may do what.
+-- Locks: each table named, for as long as it takes to replace its policies.
+-- Workers: need not stop.
+
+-- policies/invitations.sql sha256:b313ae7ec3776865c64fc2d9daa9aa39b7ead9b450c5de8879ce2da672a5c542
+
+grant select on public.invitations to authenticated, service_role;
+
+drop policy if exists invitations_select on public.invitations;
+create policy invitations_select on public.invitations for select to authenticated
+using (workspace_id = any (array(select authz.workspaces_with('members.invite'))));
+comment on policy invitations_select on public.invitations is 'Those who may invite, in their workspaces.';
+
+-- policies/permissions.sql sha256:06c9101aeb71263f155536407dd9548f997fa811ba17d4a2b5aef07fdcc358f5
+
+grant select on public.permissions to authenticated, service_role;
+
+drop policy if exists permissions_select on public.permissions;
+create policy permissions_select on public.permissions for select to authenticated
+using ((select authz.user_id()) is not null);
+comment on policy permissions_select on public.permissions is 'Whoever is signed in: it is a catalogue.';
+
+-- policies/profiles.sql sha256:123f1f9280d85e0575777acad5ba0460a56693db798a7d15439c8d3734a37c68
+
+grant select on public.profiles to authenticated, service_role;
+grant update (display_name, avatar_url, locale, time_zone) on public.profiles to authenticated;
+
+drop policy if exists profiles_select on public.profiles;
+create policy profiles_select on public.profiles for select to authenticated
+using (id = any (array(select authz.people())));
+comment on policy profiles_select on public.profiles is 'Oneself, and fellow members.';
+
+drop policy if exists profiles_update on public.profiles;
+create policy profiles_update on public.profiles for update to authenticated
+using (id = (select authz.user_id()))
+with check (id = (select authz.user_id()));
+comment on policy profiles_update on public.profiles is 'Oneself.';
+
+-- policies/project_members.sql sha256:8aa84a73204f1a2091febf29d25381f6d8a42701b9f922539a6c57f666168067
+
+grant select, delete on public.project_members to authenticated;
+grant insert (workspace_id, id, project_id, user_id) on public.project_members to authenticated;
+grant select, insert, update, delete on public.project_members to service_role;
+
+drop policy if exists project_members_select on public.project_members;
+create policy project_members_select on public.project_members for select to authenticated
+using (workspace_id = any (array(select authz.workspaces_with('projects.read'))));
+comment on policy project_members_select on public.project_members is 'Those whose role allows it, in their workspaces.';
+
+drop policy if exists project_members_insert on public.project_members;
+create policy project_members_insert on public.project_members for insert to authenticated
+with check (workspace_id = any (array(select authz.workspaces_with('projects.update'))));
+comment on policy project_members_insert on public.project_members is 'Those whose role allows it, in their workspaces.';
+
+drop policy if exists project_members_delete on public.project_members;
+create policy project_members_delete on public.project_members for delete to authenticated
+using (workspace_id = any (array(select authz.workspaces_with('projects.update'))));
+comment on policy project_members_delete on public.project_members is 'Those whose role allows it, in their workspaces.';
+
+-- On top of the role: only through a project one is in, so that nobody adds themselves.
+drop policy if exists project_members_private on public.project_members;
+create policy project_members_private on public.project_members as restrictive for all to authenticated
+using (
+    not project_is_private
+    or project_id = any (array(select authz.joined_projects()))
+    or workspace_id = any (array(select authz.workspaces_with('projects.read_private')))
+)
+with check (
+    not project_is_private
+    or project_id = any (array(select authz.joined_projects()))
+    or workspace_id = any (array(select authz.workspaces_with('projects.read_private')))
+);
+comment on policy project_members_private on public.project_members is 'Who is in a private project: only for those who see it.';
+
+-- policies/projects.sql sha256:4d237e535717f2e23a3fdde311e63cd760326c1898d3c166eca2349f6735f755
+
+grant select, delete on public.projects to authenticated;
+grant insert (workspace_id, id, name, description, is_private, lead_id) on public.projects to authenticated;
+grant update (name, description, is_private, lead_id) on public.projects to authenticated;
+grant select, insert, update, delete on public.projects to service_role;
+
+drop policy if exists projects_select on public.projects;
+create policy projects_select on public.projects for select to authenticated
+using (workspace_id = any (array(select authz.workspaces_with('projects.read'))));
+comment on policy projects_select on public.projects is 'Those whose role allows it, in their workspaces.';
+
+drop policy if exists projects_insert on public.projects;
+create policy projects_insert on public.projects for insert to authenticated
+with check (workspace_id = any (array(select authz.workspaces_with('projects.create'))));
+comment on policy projects_insert on public.projects is 'Those whose role allows it, in their workspaces.';
+
+drop policy if exists projects_update on public.projects;
+create policy projects_update on public.projects for update to authenticated
+using (workspace_id = any (array(select authz.workspaces_with('projects.update'))))
+with check (workspace_id = any (array(select authz.workspaces_with('projects.update'))));
+comment on policy projects_update on public.projects is 'Those whose role allows it, in their workspaces.';
+
+drop policy if exists projects_delete on public.projects;
+create policy projects_delete on public.projects for delete to authenticated
+using (workspace_id = any (array(select authz.workspaces_with('projects.delete'))));
+comment on policy projects_delete on public.projects is 'Those whose role allows it, in their workspaces.';
+
+-- On top of the role: what the row itself says.
+drop policy if exists projects_private on public.projects;
+create policy projects_private on public.projects as restrictive for all to authenticated
+using (
+    not is_private
+    or lead_id = (select authz.user_id())
+    or id = any (array(select authz.joined_projects()))
+    or workspace_id = any (array(select authz.workspaces_with('projects.read_private')))
+)
+with check (
+    not is_private
+    or lead_id = (select authz.user_id())
+    or id = any (array(select authz.joined_projects()))
+    or workspace_id = any (array(select authz.workspaces_with('projects.read_private')))
+);
+comment on policy projects_private on public.projects is
+'A private project: only its lead, its members and those who may see all of them.';
+
+-- policies/role_permissions.sql sha256:1597ca9643ad76bb98d5fc3b798bf1c4dafae852c6f5df0fd2716c12f9d0c9d7
+
+grant select on public.role_permissions to authenticated, service_role;
+
+drop policy if exists role_permissions_select on public.role_permissions;
+create policy role_permissions_select on public.role_permissions for select to authenticated
+using (role_id = any (array(select authz.visible_roles())));
+comment on policy role_permissions_select on public.role_permissions is 'The system roles, and the custom ones of one''s workspaces.';
+
+-- policies/roles.sql sha256:469a4b7b75a8cea484b7d6d91f66cbac34c8cef7183d34980fac76f05669d43c
+
+grant select on public.roles to authenticated, service_role;
+
+drop policy if exists roles_select on public.roles;
+create policy roles_select on public.roles for select to authenticated
+using (id = any (array(select authz.visible_roles())));
+comment on policy roles_select on public.roles is 'The system roles, and the custom ones of one''s workspaces.';
+
+-- policies/tasks.sql sha256:1f9b88bd7bedfa6485590f58d4cc006da9f8ce7a4572ecf8b94d4a4427e2f748
+
+grant select, delete on public.tasks to authenticated;
+grant insert (workspace_id, id, project_id, title, notes, status, due_on, assignee_id)
+on public.tasks to authenticated;
+grant update (project_id, title, notes, status, due_on, assignee_id) on public.tasks to authenticated;
+grant select, insert, update, delete on public.tasks to service_role;
+
+drop policy if exists tasks_select on public.tasks;
+create policy tasks_select on public.tasks for select to authenticated
+using (workspace_id = any (array(select authz.workspaces_with('tasks.read'))));
+comment on policy tasks_select on public.tasks is 'Those whose role allows it, in their workspaces.';
+
+drop policy if exists tasks_insert on public.tasks;
+create policy tasks_insert on public.tasks for insert to authenticated
+with check (workspace_id = any (array(select authz.workspaces_with('tasks.create'))));
+comment on policy tasks_insert on public.tasks is 'Those whose role allows it, in their workspaces.';
+
+drop policy if exists tasks_update on public.tasks;
+create policy tasks_update on public.tasks for update to authenticated
+using (workspace_id = any (array(select authz.workspaces_with('tasks.update'))))
+with check (workspace_id = any (array(select authz.workspaces_with('tasks.update'))));
+comment on policy tasks_update on public.tasks is 'Those whose role allows it, in their workspaces.';
+
+drop policy if exists tasks_delete on public.tasks;
+create policy tasks_delete on public.tasks for delete to authenticated
+using (workspace_id = any (array(select authz.workspaces_with('tasks.delete'))));
+comment on policy tasks_delete on public.tasks is 'Those whose role allows it, in their workspaces.';
+
+-- On top of the role: a task is seen by those who see its project.
+drop policy if exists tasks_private on public.tasks;
+create policy tasks_private on public.tasks as restrictive for all to authenticated
+using (
+    not project_is_private
+    or project_id = any (array(select authz.joined_projects()))
+    or workspace_id = any (array(select authz.workspaces_with('projects.read_private')))
+)
+with check (
+    not project_is_private
+    or project_id = any (array(select authz.joined_projects()))
+    or workspace_id = any (array(select authz.workspaces_with('projects.read_private')))
+);
+comment on policy tasks_private on public.tasks is 'Of a private project: only for those who see it.';
+
+-- policies/workspace_members.sql sha256:421e5fccd601f25123352f3a73f4e447a4ab089388e36f40a5295f9e90993482
+
+grant select on public.workspace_members to authenticated, service_role;
+
+drop policy if exists workspace_members_select on public.workspace_members;
+create policy workspace_members_select on public.workspace_members for select to authenticated
+using (workspace_id = any (array(select authz.workspaces_with('members.read'))));
+comment on policy workspace_members_select on public.workspace_members is 'Fellow members.';
+
+-- policies/workspace_usage.sql sha256:f1274389f9d474efc4a06ce3bc5db9d1a4497b07187005185a5238a302cd0c68
+
+grant select on public.workspace_usage to authenticated;
+
+-- policies/workspaces.sql sha256:4030d98a50f65c2bd9f5451992e8b04659ce7471ebca1d223cc518eea77ff4ec
+
+grant select on public.workspaces to authenticated, service_role;
+grant update (slug, name, require_mfa) on public.workspaces to authenticated;
+
+drop policy if exists workspaces_select on public.workspaces;
+create policy workspaces_select on public.workspaces for select to authenticated
+using (id = any (array(select authz.workspaces_with('workspace.read'))));
+comment on policy workspaces_select on public.workspaces is 'Its members.';
+
+drop policy if exists workspaces_update on public.workspaces;
+create policy workspaces_update on public.workspaces for update to authenticated
+using (id = any (array(select authz.workspaces_with('workspace.update'))))
+with check (id = any (array(select authz.workspaces_with('workspace.update'))));
+comment on policy workspaces_update on public.workspaces is 'Those whose role allows it.';
+
+-- policies/functions.sql sha256:4717ba6a74ee276a7112d3e9f702e9b0fbad3acf161dc66ebc98e237dc12d2d3
+
+-- Every function that a role of the API may call, and the schemas it must enter for that. What is
+-- not here runs for nobody but its owner.
+
+grant usage on schema authz, ops, tenancy, billing to authenticated, service_role;
+
+-- What policies and column defaults ask.
+grant execute on function ops.now() to authenticated, service_role;
+grant execute on function authz.claims() to authenticated, service_role;
+grant execute on function authz.user_id() to authenticated, service_role;
+grant execute on function authz.workspaces_with(text) to authenticated;
+grant execute on function authz.people() to authenticated;
+grant execute on function authz.visible_roles() to authenticated;
+grant execute on function authz.joined_projects() to authenticated;
+grant execute on function billing.usage() to authenticated;
+
+-- What clients call, each with the definer function behind it.
+grant execute on function public.create_workspace(text, text) to authenticated;
+grant execute on function tenancy.create_workspace(text, text) to authenticated;
+grant execute on function public.delete_workspace(uuid) to authenticated;
+grant execute on function tenancy.delete_workspace(uuid) to authenticated;
+grant execute on function public.restore_workspace(uuid) to authenticated;
+grant execute on function tenancy.restore_workspace(uuid) to authenticated;
+grant execute on function public.my_workspaces() to authenticated;
+grant execute on function tenancy.my_workspaces() to authenticated;
+grant execute on function public.my_permissions(uuid) to authenticated;
+grant execute on function tenancy.my_permissions(uuid) to authenticated;
+grant execute on function public.set_member_role(uuid, uuid, text) to authenticated;
+grant execute on function tenancy.set_member_role(uuid, uuid, text) to authenticated;
+grant execute on function public.remove_member(uuid, uuid) to authenticated;
+grant execute on function tenancy.remove_member(uuid, uuid) to authenticated;
+grant execute on function public.leave_workspace(uuid) to authenticated;
+grant execute on function tenancy.leave_workspace(uuid) to authenticated;
+grant execute on function public.transfer_ownership(uuid, uuid) to authenticated;
+grant execute on function tenancy.transfer_ownership(uuid, uuid) to authenticated;
+grant execute on function public.invite_member(uuid, text, text) to authenticated;
+grant execute on function tenancy.invite_member(uuid, text, text) to authenticated;
+grant execute on function public.resend_invitation(uuid, uuid) to authenticated;
+grant execute on function tenancy.resend_invitation(uuid, uuid) to authenticated;
+grant execute on function public.revoke_invitation(uuid, uuid) to authenticated;
+grant execute on function tenancy.revoke_invitation(uuid, uuid) to authenticated;
+grant execute on function public.preview_invitation(text) to authenticated;
+grant execute on function tenancy.preview_invitation(text) to authenticated;
+grant execute on function public.accept_invitation(text) to authenticated;
+grant execute on function tenancy.accept_invitation(text) to authenticated;
+grant execute on function public.create_role(uuid, text, text, text[], text) to authenticated;
+grant execute on function tenancy.create_role(uuid, text, text, text[], text) to authenticated;
+grant execute on function public.update_role(uuid, uuid, text, text[], text) to authenticated;
+grant execute on function tenancy.update_role(uuid, uuid, text, text[], text) to authenticated;
+grant execute on function public.delete_role(uuid, uuid) to authenticated;
+grant execute on function tenancy.delete_role(uuid, uuid) to authenticated;

@@ -1,0 +1,2 @@
+drop view public.workspace_usage;
+drop function billing.usage();

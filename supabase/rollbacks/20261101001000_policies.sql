@@ -1,0 +1,107 @@
+-- The way back: what policies/ said before.
+
+revoke all on schema authz, ops, tenancy, billing from authenticated, service_role;
+revoke all on function ops.now() from authenticated, service_role;
+revoke all on function authz.claims() from authenticated, service_role;
+revoke all on function authz.user_id() from authenticated, service_role;
+revoke all on function authz.workspaces_with(text) from authenticated;
+revoke all on function authz.people() from authenticated;
+revoke all on function authz.visible_roles() from authenticated;
+revoke all on function authz.joined_projects() from authenticated;
+revoke all on function billing.usage() from authenticated;
+revoke all on function public.create_workspace(text, text) from authenticated;
+revoke all on function tenancy.create_workspace(text, text) from authenticated;
+revoke all on function public.delete_workspace(uuid) from authenticated;
+revoke all on function tenancy.delete_workspace(uuid) from authenticated;
+revoke all on function public.restore_workspace(uuid) from authenticated;
+revoke all on function tenancy.restore_workspace(uuid) from authenticated;
+revoke all on function public.my_workspaces() from authenticated;
+revoke all on function tenancy.my_workspaces() from authenticated;
+revoke all on function public.my_permissions(uuid) from authenticated;
+revoke all on function tenancy.my_permissions(uuid) from authenticated;
+revoke all on function public.set_member_role(uuid, uuid, text) from authenticated;
+revoke all on function tenancy.set_member_role(uuid, uuid, text) from authenticated;
+revoke all on function public.remove_member(uuid, uuid) from authenticated;
+revoke all on function tenancy.remove_member(uuid, uuid) from authenticated;
+revoke all on function public.leave_workspace(uuid) from authenticated;
+revoke all on function tenancy.leave_workspace(uuid) from authenticated;
+revoke all on function public.transfer_ownership(uuid, uuid) from authenticated;
+revoke all on function tenancy.transfer_ownership(uuid, uuid) from authenticated;
+revoke all on function public.invite_member(uuid, text, text) from authenticated;
+revoke all on function tenancy.invite_member(uuid, text, text) from authenticated;
+revoke all on function public.resend_invitation(uuid, uuid) from authenticated;
+revoke all on function tenancy.resend_invitation(uuid, uuid) from authenticated;
+revoke all on function public.revoke_invitation(uuid, uuid) from authenticated;
+revoke all on function tenancy.revoke_invitation(uuid, uuid) from authenticated;
+revoke all on function public.preview_invitation(text) from authenticated;
+revoke all on function tenancy.preview_invitation(text) from authenticated;
+revoke all on function public.accept_invitation(text) from authenticated;
+revoke all on function tenancy.accept_invitation(text) from authenticated;
+revoke all on function public.create_role(uuid, text, text, text[], text) from authenticated;
+revoke all on function tenancy.create_role(uuid, text, text, text[], text) from authenticated;
+revoke all on function public.update_role(uuid, uuid, text, text[], text) from authenticated;
+revoke all on function tenancy.update_role(uuid, uuid, text, text[], text) from authenticated;
+revoke all on function public.delete_role(uuid, uuid) from authenticated;
+revoke all on function tenancy.delete_role(uuid, uuid) from authenticated;
+
+
+drop policy if exists workspaces_select on public.workspaces;
+drop policy if exists workspaces_update on public.workspaces;
+revoke all on public.workspaces from authenticated, service_role;
+revoke all on public.workspaces from authenticated;
+
+
+revoke all on public.workspace_usage from authenticated;
+
+
+drop policy if exists workspace_members_select on public.workspace_members;
+revoke all on public.workspace_members from authenticated, service_role;
+
+
+drop policy if exists tasks_select on public.tasks;
+drop policy if exists tasks_insert on public.tasks;
+drop policy if exists tasks_update on public.tasks;
+drop policy if exists tasks_delete on public.tasks;
+drop policy if exists tasks_private on public.tasks;
+revoke all on public.tasks from authenticated;
+revoke all on public.tasks from service_role;
+
+
+drop policy if exists roles_select on public.roles;
+revoke all on public.roles from authenticated, service_role;
+
+
+drop policy if exists role_permissions_select on public.role_permissions;
+revoke all on public.role_permissions from authenticated, service_role;
+
+
+drop policy if exists projects_select on public.projects;
+drop policy if exists projects_insert on public.projects;
+drop policy if exists projects_update on public.projects;
+drop policy if exists projects_delete on public.projects;
+drop policy if exists projects_private on public.projects;
+revoke all on public.projects from authenticated;
+revoke all on public.projects from service_role;
+
+
+drop policy if exists project_members_select on public.project_members;
+drop policy if exists project_members_insert on public.project_members;
+drop policy if exists project_members_delete on public.project_members;
+drop policy if exists project_members_private on public.project_members;
+revoke all on public.project_members from authenticated;
+revoke all on public.project_members from service_role;
+
+
+drop policy if exists profiles_select on public.profiles;
+drop policy if exists profiles_update on public.profiles;
+revoke all on public.profiles from authenticated, service_role;
+revoke all on public.profiles from authenticated;
+
+
+drop policy if exists permissions_select on public.permissions;
+revoke all on public.permissions from authenticated, service_role;
+
+
+drop policy if exists invitations_select on public.invitations;
+revoke all on public.invitations from authenticated, service_role;
+
