@@ -2,11 +2,26 @@
 -- Locks: none on existing tables.
 -- Workers: need not stop.
 
+create table ops.schedules (
+    name text not null,
+    timing text not null,
+    command text not null,
+    constraint schedules_pkey primary key (name)
+);
+alter table ops.schedules enable row level security;
+comment on table ops.schedules is 'What the clock starts, whether pg_cron is here to do it or not.';
+comment on column ops.schedules.name is 'Its name in cron.job.';
+comment on column ops.schedules.timing is 'When, as cron writes it, in UTC.';
+comment on column ops.schedules.command is 'What is run.';
+
 create function ops.schedule(name text, timing text, command text) returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+    insert into ops.schedules as s (name, timing, command)
+    values (schedule.name, schedule.timing, schedule.command)
+    on conflict on constraint schedules_pkey do update set timing = excluded.timing, command = excluded.command;
     if to_regprocedure('cron.schedule(text,text,text)') is null then
         raise notice 'pg_cron is not here: % is not scheduled', schedule.name
             using hint = format('Run %L from outside, at %s.', schedule.command, schedule.timing);
@@ -24,6 +39,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+    delete from ops.schedules s where s.name = unschedule.name;
     if to_regprocedure('cron.unschedule(text)') is not null then
         perform cron.unschedule(j.jobname) from cron.job j where j.jobname = unschedule.name;
     end if;

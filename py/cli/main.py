@@ -1,0 +1,54 @@
+"""The `rowhouse` command."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from ..errors import RowhouseError
+from . import database, doctor, local, members, new, plans, policies, users, workspaces
+from .output import print_error
+
+app = typer.Typer(
+    name="rowhouse",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help=(
+        "Administers a Rowhouse database.\n\n"
+        "It works on the database that DATABASE_URL names (in the environment or in .env), or else on the"
+        " local platform.\n\n"
+        "\b\nExamples:\n"
+        "  rowhouse local up\n"
+        "  rowhouse db migrate --dry-run\n"
+        "  rowhouse workspaces list --search acme\n"
+        "  rowhouse doctor"
+    ),
+)
+app.add_typer(local.app, name="local")
+app.add_typer(database.app, name="db")
+app.add_typer(policies.app, name="policies")
+app.add_typer(new.app, name="new")
+app.add_typer(workspaces.app, name="workspaces")
+app.add_typer(members.app, name="members")
+app.add_typer(users.app, name="users")
+app.add_typer(plans.app, name="plans")
+app.command("doctor")(doctor.doctor)
+
+
+def main() -> None:
+    """Runs the command line; ends the process with 0, or the exit code of what went wrong.
+
+    1 cannot be done, 2 badly asked, 3 no database, 4 refused by a rule, 5 a check found something,
+    6 a migration failed.
+    """
+    try:
+        app()
+    except RowhouseError as error:
+        print_error(error, as_json="--json" in sys.argv)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # Whoever read the output has read enough. Python would complain when flushing at exit.
+        sys.stderr.close()
+        sys.exit(0)

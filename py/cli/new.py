@@ -1,0 +1,3 @@
+"""`rowhouse new`."""
+import typer
+app = typer.Typer()

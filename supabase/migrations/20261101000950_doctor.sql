@@ -1,0 +1,229 @@
+-- Why: whether a database is sound can be asked of the database itself.
+-- Locks: none on existing tables.
+-- Workers: need not stop.
+
+create function ops.house_schemas() returns text[]
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select '{public,tenancy,authz,audit,jobs,notify,billing,ledger,analytics,ops}'::text[]
+$$;
+comment on function ops.house_schemas() is 'The schemas whose contents are answered for.';
+
+create function ops.access_findings() returns table (severity text, subject text, finding text, hint text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    with relations as (
+        select c.oid, c.oid::regclass::text as name, c.relkind, c.relrowsecurity, c.reloptions, c.relacl,
+            n.nspname as schema
+        from pg_class c
+        join pg_namespace n on n.oid = c.relnamespace
+        where
+            n.nspname = any (ops.house_schemas())
+            and c.relkind in ('r', 'p', 'v', 'm', 'f')
+            and not exists (select from pg_depend d where d.objid = c.oid and d.deptype = 'e')
+    ),
+    functions as (
+        select p.oid, p.oid::regprocedure::text as name, p.prosecdef, p.proconfig, p.proacl, p.proowner
+        from pg_proc p
+        join pg_namespace n on n.oid = p.pronamespace
+        where
+            n.nspname = any (ops.house_schemas())
+            and not exists (select from pg_depend d where d.objid = p.oid and d.deptype = 'e')
+    )
+    select 'error', name, 'row level security is off', format('alter table %s enable row level security;', name)
+    from relations where relkind in ('r', 'p') and not relrowsecurity
+    union all
+    select
+        'error', name, 'the view reads with its owner''s rights',
+        format('alter view %s set (security_invoker = true);', name)
+    from relations
+    where relkind = 'v' and not coalesce(reloptions && '{security_invoker=true,security_invoker=on}', false)
+    union all
+    select 'error', name, 'neither a materialized view nor a foreign table can have policies', 'Move it out of public.'
+    from relations where relkind in ('m', 'f') and schema = 'public'
+    union all
+    select
+        'error', r.name, format('%s holds %s', coalesce(a.grantee::regrole::text, 'PUBLIC'), a.privilege_type),
+        format('revoke %s on %s from %s;', a.privilege_type, r.name, coalesce(a.grantee::regrole::text, 'public'))
+    from relations r, aclexplode(r.relacl) a
+    where
+        (a.grantee = 0 or a.grantee in ('anon'::regrole, 'authenticated'::regrole, 'service_role'::regrole))
+        and (a.privilege_type in ('TRUNCATE', 'REFERENCES', 'TRIGGER') or a.grantee = 0)
+    union all
+    select
+        'error', f.name, 'everybody may call it', format('revoke execute on function %s from public;', f.name)
+    from functions f, aclexplode(coalesce(f.proacl, acldefault('f', f.proowner))) a
+    where a.grantee = 0 and a.privilege_type = 'EXECUTE'
+    union all
+    select
+        'error', f.name, 'it runs with its owner''s rights and the caller''s search_path',
+        format('alter function %s set search_path = pg_catalog, pg_temp;', f.name)
+    from functions f
+    where f.prosecdef and not coalesce(f.proconfig @> '{"search_path=pg_catalog, pg_temp"}', false)
+    union all
+    select
+        'error', r.name, 'it is neither adopted nor on the list of other tables',
+        format('select tenancy.adopt_table(%L, …), or enter it in tenancy.other_tables with the reason.', r.name)
+    from relations r
+    where
+        r.schema = 'public' and r.relkind in ('r', 'p')
+        and not exists (select from tenancy.tenant_tables t where t.relation = r.oid)
+        and not exists (select from tenancy.other_tables t where t.relation = r.oid)
+    union all
+    select 'error', t.relation::text, f.finding, f.hint
+    from tenancy.tenant_tables t, tenancy.findings(t.relation) f
+    union all
+    -- A tenant table's permissive policies say the one line and nothing else; what a row itself
+    -- says goes into a restrictive one.
+    select
+        'error', format('%s on %s', p.policyname, t.relation), 'the policy says more or less than the one line',
+        'workspace_id = any (array(select authz.workspaces_with(''resource.action'')))'
+    from tenancy.tenant_tables t
+    join pg_class c on c.oid = t.relation
+    join pg_namespace n on n.oid = c.relnamespace
+    join pg_policies p on p.schemaname = n.nspname and p.tablename = c.relname
+    cross join lateral (values (p.qual), (p.with_check)) as said (expression)
+    where
+        p.permissive = 'PERMISSIVE'
+        and said.expression !~ (
+            '^\(workspace_id = ANY \(ARRAY\( SELECT authz\.workspaces_with\(''[a-z0-9_.]+''::text\)'
+            || '( AS workspaces_with)?\)\)\)$'
+        )
+    union all
+    select
+        'error', format('%s on %s', p.policyname, p.tablename), format('there is no permission %s', asked.permission[1]),
+        'select authz.register_permission(…), or mend the policy: it shows nothing to anybody.'
+    from pg_policies p
+    cross join lateral regexp_matches(
+        coalesce(p.qual, '') || coalesce(p.with_check, ''), 'authz\.workspaces_with\(''([^'']+)''', 'g'
+    ) as asked (permission)
+    where
+        p.schemaname = 'public'
+        and not exists (select from public.permissions known where known.permission = asked.permission[1])
+    union all
+    select 'error', 'schema public', 'everybody may create in it', 'revoke create on schema public from public;'
+    from pg_namespace n, aclexplode(n.nspacl) a
+    where n.nspname = 'public' and a.grantee = 0 and a.privilege_type = 'CREATE'
+    union all
+    select
+        'error', r.rolname, 'the role ignores row level security', format('alter role %I nobypassrls;', r.rolname)
+    from pg_roles r
+    where r.rolname in ('anon', 'authenticated') and (r.rolbypassrls or r.rolsuper)
+    union all
+    select
+        'error', 'functions to come', 'everybody may call a function that is created tomorrow',
+        'alter default privileges revoke execute on functions from public;'
+    where not exists (
+        select from pg_default_acl d
+        where
+            d.defaclrole = (select p.proowner from pg_proc p where p.oid = 'ops.now()'::regprocedure)
+            and d.defaclobjtype = 'f' and d.defaclnamespace = 0
+            and not exists (select from aclexplode(d.defaclacl) a where a.grantee = 0)
+    )
+$$;
+comment on function ops.access_findings() is
+'Whatever shows or allows more than the house rules: RLS, views, grants, definers, policies, adoption.';
+
+create function ops.data_findings() returns table (severity text, subject text, finding text, hint text)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    counted record;
+begin
+    return query
+    select 'error', w.slug, 'the workspace has no owner', format('rowhouse members set-role %s EMAIL owner', w.slug)
+    from public.workspaces w
+    where w.deleted_at is null and not tenancy.has_owner(w.id);
+
+    return query
+    select 'error', w.slug, 'the workspace has no plan', format('rowhouse workspaces set-plan %s free', w.slug)
+    from public.workspaces w
+    where not exists (select from billing.workspace_plans wp where wp.workspace_id = w.id);
+
+    return query
+    select
+        'error', format('plan %s', p.id), format('it does not say how many %s it allows, so it allows none', r.resource),
+        'Insert the limit into billing.plan_limits; null is without limit.'
+    from billing.plans p cross join billing.resources r
+    where not exists (select from billing.plan_limits pl where pl.plan_id = p.id and pl.resource = r.resource);
+
+    for counted in select r.resource, r.relation from billing.resources r order by r.resource loop
+        return query execute format(
+            $query$
+            select
+                'error', w.slug, format('it counts %%s %%s where there are %%s', c.used, c.resource, coalesce(t.there, 0)),
+                'Set billing.usage_counters.used to the number of rows, and find what bypassed the triggers.'
+            from billing.usage_counters c
+            join public.workspaces w on w.id = c.workspace_id
+            left join (select workspace_id, count(*) as there from %s group by 1) t on t.workspace_id = c.workspace_id
+            where c.resource = %L and c.used <> coalesce(t.there, 0)
+            $query$,
+            counted.relation, counted.resource
+        );
+    end loop;
+end
+$$;
+comment on function ops.data_findings() is
+'Workspaces without owner or plan, plans without limits, and counters that differ from the rows.';
+
+create function ops.server_findings() returns table (severity text, subject text, finding text, hint text)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    version integer := current_setting('server_version_num')::integer;
+    -- The minor versions that close what lets RLS be bypassed: CVE-2024-10976 and CVE-2025-8713.
+    -- Source: postgresql.org/support/security.
+    oldest constant jsonb := '{"15": 150014, "16": 160010, "17": 170006, "18": 180000}';
+    failed record;
+begin
+    if version < coalesce((oldest ->> (version / 10000)::text)::integer, 150014) then
+        return query values (
+            'error', 'server', format('Postgres %s has known holes in row level security', current_setting('server_version')),
+            'Update to the newest minor version.'
+        );
+    end if;
+    if exists (select from ops.clock) then
+        return query values ('error', 'clock', 'the clock is set by hand', 'delete from ops.clock;');
+    end if;
+    if to_regclass('cron.job') is null then
+        return query values (
+            'warning', 'pg_cron', 'pg_cron is not here: nothing runs on schedule',
+            'Create the extension, or run what the migrations schedule from outside.'
+        );
+        return;
+    end if;
+    if not exists (select from pg_stat_activity a where a.backend_type = 'pg_cron launcher') then
+        return query values (
+            'warning', 'pg_cron', 'its launcher does not run', 'Check shared_preload_libraries and restart the server.'
+        );
+    end if;
+    for failed in execute
+        'select j.jobname, d.return_message from cron.job j '
+        'join lateral (select * from cron.job_run_details d where d.jobid = j.jobid order by d.runid desc limit 1) d '
+        'on true where d.status = ''failed'' and j.database = current_database()'
+    loop
+        return query values ('warning', failed.jobname, format('its last run failed: %s', failed.return_message), 'See cron.job_run_details.');
+    end loop;
+    return query execute
+        'select ''error'', s.name, ''pg_cron does not run it'', '
+        'format(''select cron.schedule(%L, %L, %L);'', s.name, s.timing, s.command) from ops.schedules s '
+        'where not exists (select from cron.job j where j.jobname = s.name and j.command = s.command and j.active)';
+end
+$$;
+comment on function ops.server_findings() is 'What is wrong with the server under the house: version, clock, pg_cron.';
+
+create function ops.doctor() returns table (severity text, subject text, finding text, hint text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    select * from ops.server_findings()
+    union all
+    select * from ops.access_findings()
+    union all
+    select * from ops.data_findings()
+$$;
+comment on function ops.doctor() is 'Whether this database is sound: no rows if it is. For operators.';
