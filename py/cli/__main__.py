@@ -1,0 +1,5 @@
+"""`python -m rowhouse.cli`."""
+
+from .main import main
+
+main()

@@ -1,0 +1,385 @@
+"""Members, roles, the ceiling, and the owner that there always is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from ..identities import (
+    add_member,
+    as_anon,
+    as_service,
+    as_user,
+    make_project,
+    make_user,
+    make_workspace,
+    one,
+    refused,
+    run,
+)
+
+Connection = psycopg.Connection[Any]
+
+
+def set_role(db: Connection, workspace: Any, user: Any, role: str) -> None:
+    run(db, "select public.set_member_role(%s, %s, %s)", [workspace, user, role])
+
+
+def role_of(db: Connection, workspace: Any, user: Any) -> str:
+    key: str = one(
+        db,
+        "select r.key from workspace_members m join roles r on r.id = m.role_id where m.workspace_id = %s and m.user_id = %s",
+        [workspace, user],
+    )
+    return key
+
+
+def test_whoever_makes_a_workspace_owns_it_and_it_starts_on_the_default_plan(db: Connection) -> None:
+    user = make_user(db)
+    with as_user(db, user):
+        made = run(db, "select (public.create_workspace(' Acme Inc. ', ' AcMe-1 ')).*")[0]
+    assert (made["slug"], made["name"], made["created_by"]) == ("acme-1", "Acme Inc.", user)
+    assert role_of(db, made["id"], user) == "owner"
+    assert one(db, "select plan_id from billing.workspace_plans where workspace_id = %s", [made["id"]]) == "free"
+
+
+@pytest.mark.parametrize(
+    ("slug", "code"),
+    [
+        ("ab", "slug_invalid"), ("-acme", "slug_invalid"), ("acme-", "slug_invalid"), ("ac me", "slug_invalid"),
+        ("ÄCME", "slug_invalid"), ("a" * 49, "slug_invalid"), ("a" * 10_000_000, "slug_invalid"), ("", "slug_invalid"),
+        (None, "slug_invalid"), ("acme\n", "slug_invalid_or_trimmed"), ("Admin", "slug_reserved"), ("api", "slug_reserved"),
+    ],
+)  # fmt: skip
+def test_a_malformed_or_reserved_slug_is_refused_and_leaves_nothing(db: Connection, slug: str | None, code: str) -> None:
+    user = make_user(db)
+    if code == "slug_invalid_or_trimmed":
+        slug, code = "acme\x01", "slug_invalid"
+    with as_user(db, user) as session:
+        with refused(code), session.transaction():
+            run(db, "select public.create_workspace('Acme', %s)", [slug])
+        assert run(db, "select * from public.my_workspaces()") == []
+
+
+@pytest.mark.parametrize("name", ["", "   ", "x" * 121, "a\nb", "a\x07b", "x" * 10_000_000])
+def test_a_malformed_name_is_refused(db: Connection, name: str) -> None:
+    with as_user(db, make_user(db)), refused("23514"), db.transaction():
+        run(db, "select public.create_workspace(%s, 'acme-names')", [name])
+
+
+def test_a_slug_is_unique_regardless_of_case_also_while_its_workspace_is_deleted(db: Connection) -> None:
+    owner = make_user(db)
+    workspace = make_workspace(db, owner, slug="taken-slug")
+    run(db, "select tenancy.mark_deleted(%s)", [workspace])
+    with as_user(db, make_user(db)), refused("slug_taken"), db.transaction():
+        run(db, "select public.create_workspace('Other', 'Taken-SLUG')")
+
+
+def test_nobody_without_an_account_makes_a_workspace(db: Connection) -> None:
+    with as_anon(db), refused("42501"), db.transaction():
+        run(db, "select public.create_workspace('A', 'anon-made')")
+    anonymous = make_user(db, is_anonymous=True)
+    with as_user(db, anonymous, is_anonymous=True), refused("not_authenticated"), db.transaction():
+        run(db, "select public.create_workspace('A', 'anon-made')")
+    with as_service(db), refused("42501"), db.transaction():
+        run(db, "select public.create_workspace('A', 'anon-made')")
+
+
+def test_the_last_owner_cannot_leave_be_demoted_be_removed_or_be_deleted(db: Connection) -> None:
+    owner = make_user(db)
+    workspace = make_workspace(db, owner)
+    admin = add_member(db, workspace, "admin")
+    with as_user(db, owner) as session:
+        for call in ("leave_workspace(%(w)s)", "remove_member(%(w)s, %(o)s)", "set_member_role(%(w)s, %(o)s, 'member')"):
+            with refused("last_owner"), session.transaction():
+                run(db, f"select public.{call}", {"w": workspace, "o": owner})
+    with as_user(db, admin) as session:
+        for call in ("remove_member(%(w)s, %(o)s)", "set_member_role(%(w)s, %(o)s, 'member')"):
+            with refused("above_your_role"), session.transaction():
+                run(db, f"select public.{call}", {"w": workspace, "o": owner})
+    for statement in (
+        "delete from auth.users where id = %(o)s",
+        "delete from public.profiles where id = %(o)s",
+        "delete from public.workspace_members where workspace_id = %(w)s",
+        "update public.workspace_members set role_id = (select id from roles where key = 'viewer') where workspace_id = %(w)s",
+    ):
+        with refused("last_owner"), db.transaction():
+            run(db, statement, {"w": workspace, "o": owner})
+    assert role_of(db, workspace, owner) == "owner"
+
+
+def test_a_workspace_without_an_owner_cannot_be_committed(connect: Any) -> None:
+    connection = connect()
+    run(connection, "insert into public.workspaces (name, slug) values ('Nobody''s', 'nobodys')")
+    with refused("last_owner"):
+        connection.commit()
+
+
+def test_ownership_is_transferred_in_one_step(db: Connection) -> None:
+    owner = make_user(db)
+    workspace = make_workspace(db, owner)
+    heir = add_member(db, workspace, "viewer")
+    admin = add_member(db, workspace, "admin")
+    with as_user(db, admin), refused("permission_denied"), db.transaction():
+        run(db, "select public.transfer_ownership(%s, %s)", [workspace, admin])
+    with as_user(db, owner):
+        run(db, "select public.transfer_ownership(%s, %s)", [workspace, heir])
+    assert (role_of(db, workspace, heir), role_of(db, workspace, owner)) == ("owner", "admin")
+    with as_user(db, heir), refused("member_not_found"), db.transaction():
+        run(db, "select public.transfer_ownership(%s, %s)", [workspace, make_user_id()])
+
+
+def make_user_id() -> str:
+    return "99999999-9999-4999-8999-999999999999"
+
+
+def test_nobody_grants_more_than_they_hold(db: Connection) -> None:
+    owner = make_user(db)
+    workspace = make_workspace(db, owner)
+    admin, member = add_member(db, workspace, "admin"), add_member(db, workspace, "member")
+    with as_user(db, admin) as session:
+        for user in (member, admin):
+            with refused("above_your_role"), session.transaction():
+                set_role(db, workspace, user, "owner")
+        set_role(db, workspace, member, "admin")
+        with refused("above_your_role"), session.transaction():
+            run(db, "select public.invite_member(%s, 'x@example.com', 'owner')", [workspace])
+        with refused("above_your_role"), session.transaction():
+            run(db, "select public.create_role(%s, 'boss', 'Boss', '{workspace.delete}')", [workspace])
+    assert role_of(db, workspace, member) == "admin"
+
+
+def test_a_custom_role_that_holds_everything_still_does_not_deal_in_ownership(db: Connection) -> None:
+    owner = make_user(db)
+    workspace = make_workspace(db, owner)
+    with as_user(db, owner):
+        run(
+            db, "select public.create_role(%s, 'all', 'All', (select array_agg(permission) from permissions))", [workspace]
+        )
+    almighty = add_member(db, workspace, "all")
+    with as_user(db, almighty) as session:
+        for call in ("set_member_role(%s, %s, 'owner')", "transfer_ownership(%s, %s)"):
+            with refused("above_your_role"), session.transaction():
+                run(db, f"select public.{call}", [workspace, almighty])
+        with refused("above_your_role"), session.transaction():
+            run(db, "select public.remove_member(%s, %s)", [workspace, owner])
+
+
+def test_a_custom_role_allows_what_it_says_at_once_and_can_be_changed_and_deleted(db: Connection) -> None:
+    owner = make_user(db)
+    workspace = make_workspace(db, owner)
+    make_project(db, workspace)
+    with as_user(db, owner):
+        role = one(
+            db,
+            "select public.create_role(%s, 'auditor', 'Auditor', '{workspace.read,projects.read,projects.read}')",
+            [workspace],
+        )
+    auditor = add_member(db, workspace, "auditor")
+    with as_user(db, auditor):
+        assert len(run(db, "select * from projects")) == 1
+        with refused("42501"), db.transaction():
+            run(db, "insert into projects (workspace_id, name) values (%s, 'X')", [workspace])
+    with as_user(db, owner):
+        run(db, "select public.update_role(%s, %s, permissions => '{workspace.read}')", [workspace, role])
+    with as_user(db, auditor):
+        assert run(db, "select * from projects") == []
+        assert [row["my_permissions"] for row in run(db, "select public.my_permissions(%s)", [workspace])] == ["workspace.read"]
+    with as_user(db, owner) as session:
+        with refused("role_in_use"), session.transaction():
+            run(db, "select public.delete_role(%s, %s)", [workspace, role])
+        set_role(db, workspace, auditor, "viewer")
+        run(db, "select public.delete_role(%s, %s)", [workspace, role])
+        with refused("role_not_found"), session.transaction():
+            run(db, "select public.delete_role(%s, %s)", [workspace, role])
+
+
+@pytest.mark.parametrize(
+    ("key", "permissions", "code"),
+    [
+        ("admin", "{workspace.read}", "role_exists"),
+        ("Bad Key", "{workspace.read}", "23514"),
+        ("fine", "{no.such}", "permission_unknown"),
+    ],
+)
+def test_a_malformed_custom_role_is_refused(db: Connection, key: str, permissions: str, code: str) -> None:
+    owner = make_user(db)
+    workspace = make_workspace(db, owner)
+    with as_user(db, owner), refused(code), db.transaction():
+        run(db, "select public.create_role(%s, %s, 'N', %s)", [workspace, key, permissions])
+
+
+def test_custom_roles_need_the_feature_and_the_refusal_names_the_plan(db: Connection) -> None:
+    owner = make_user(db)
+    workspace = make_workspace(db, owner, plan="pro")
+    with as_user(db, owner), pytest.raises(psycopg.Error) as caught, db.transaction():
+        run(db, "select public.create_role(%s, 'auditor', 'Auditor', '{workspace.read}')", [workspace])
+    assert '"lifted_by\\": \\"enterprise' in str(caught.value.diag.message_primary)
+    assert '"status": 402' in str(caught.value.diag.message_detail)
+    run(
+        db,
+        "insert into billing.feature_overrides (workspace_id, feature, is_enabled, reason) values (%s, 'custom_roles', true, 'deal')",
+        [workspace],
+    )
+    with as_user(db, owner):
+        run(db, "select public.create_role(%s, 'auditor', 'Auditor', '{workspace.read}')", [workspace])
+
+
+def test_a_role_of_another_workspace_cannot_be_given_by_any_path(db: Connection) -> None:
+    owner = make_user(db)
+    here, there = make_workspace(db, owner), make_workspace(db, owner)
+    with as_user(db, owner):
+        role = one(db, "select public.create_role(%s, 'foreign', 'F', '{workspace.read}')", [there])
+    member = add_member(db, here, "member")
+    with as_user(db, owner), refused("role_not_found"), db.transaction():
+        set_role(db, here, member, "foreign")
+    with refused("role_not_found"), db.transaction():
+        run(db, "update workspace_members set role_id = %s where workspace_id = %s and user_id = %s", [role, here, member])
+    with refused("42501"), db.transaction():
+        run(db, "update roles set workspace_id = %s where id = %s", [here, role])
+
+
+def test_removal_binds_at_the_next_statement(db: Connection) -> None:
+    owner = make_user(db)
+    workspace = make_workspace(db, owner)
+    make_project(db, workspace)
+    member = add_member(db, workspace, "member")
+    with as_user(db, member):
+        assert len(run(db, "select * from projects")) == 1
+    with as_user(db, owner):
+        run(db, "select public.remove_member(%s, %s)", [workspace, member])
+    with as_user(db, member):
+        assert run(db, "select * from projects") == []
+        with refused("workspace_not_found"), db.transaction():
+            run(db, "select public.leave_workspace(%s)", [workspace])
+
+
+def test_a_stranger_learns_nothing_from_any_function(db: Connection) -> None:
+    owner, stranger = make_user(db), make_user(db)
+    workspace = make_workspace(db, owner)
+    calls = (
+        "delete_workspace(%(w)s)", "restore_workspace(%(w)s)", "leave_workspace(%(w)s)", "remove_member(%(w)s, %(u)s)",
+        "set_member_role(%(w)s, %(u)s, 'viewer')", "transfer_ownership(%(w)s, %(u)s)",
+        "invite_member(%(w)s, 'a@example.com')", "resend_invitation(%(w)s, %(u)s)", "revoke_invitation(%(w)s, %(u)s)",
+        "create_role(%(w)s, 'k', 'N', '{}')", "update_role(%(w)s, %(u)s)", "delete_role(%(w)s, %(u)s)",
+    )  # fmt: skip
+    with as_user(db, stranger) as session:
+        for call in calls:
+            for named in (workspace, make_user_id()):
+                with refused("workspace_not_found"), session.transaction():
+                    run(db, f"select public.{call}", {"w": named, "u": owner})
+        assert run(db, "select public.my_permissions(%s)", [workspace]) == []
+
+
+def test_a_suspended_person_is_shut_out_everywhere_and_comes_back(db: Connection) -> None:
+    owner = make_user(db)
+    workspace = make_workspace(db, owner)
+    make_project(db, workspace)
+    run(db, "select tenancy.suspend_user(%s, 'stolen')", [owner])
+    with as_user(db, owner) as session:
+        assert run(db, "select * from projects") == []
+        assert run(db, "select status from public.my_workspaces()") == [{"status": "suspended"}]
+        for call in ("create_workspace('N', 'new-one')", f"leave_workspace('{workspace}')"):
+            with refused("user_suspended"), session.transaction():
+                run(db, f"select public.{call}")
+    run(db, "select tenancy.resume_user(%s)", [owner])
+    with as_user(db, owner):
+        assert len(run(db, "select * from projects")) == 1
+
+
+def test_a_suspended_workspace_shows_nothing_and_says_why(db: Connection) -> None:
+    owner = make_user(db)
+    workspace = make_workspace(db, owner)
+    make_project(db, workspace)
+    run(db, "select tenancy.suspend_workspace(%s, 'abuse')", [workspace])
+    with as_user(db, owner) as session:
+        assert run(db, "select * from projects") == []
+        assert run(db, "select * from workspaces") == []
+        with refused("workspace_suspended"), session.transaction():
+            run(db, "select public.delete_workspace(%s)", [workspace])
+        assert run(db, "select status from public.my_workspaces()") == [{"status": "suspended"}]
+    run(db, "select tenancy.resume_workspace(%s)", [workspace])
+    with as_user(db, owner):
+        assert len(run(db, "select * from projects")) == 1
+
+
+def test_a_workspace_that_requires_mfa_answers_no_aal1_session(db: Connection) -> None:
+    owner = make_user(db)
+    workspace = make_workspace(db, owner)
+    make_project(db, workspace)
+    with as_user(db, owner, aal="aal2"):
+        run(db, "update workspaces set require_mfa = true where id = %s", [workspace])
+    with as_user(db, owner) as session:
+        for table in ("projects", "workspaces", "workspace_members", "workspace_usage"):
+            assert run(db, f"select * from {table}") == []
+        with refused("mfa_required"), session.transaction():
+            run(db, "select public.delete_workspace(%s)", [workspace])
+        assert run(db, "select status from public.my_workspaces()") == [{"status": "mfa_required"}]
+    with as_user(db, owner, aal="aal2"):
+        assert len(run(db, "select * from projects")) == 1
+
+
+def test_a_deleted_workspace_can_be_restored_until_it_is_purged(db: Connection) -> None:
+    owner = make_user(db)
+    workspace = make_workspace(db, owner)
+    make_project(db, workspace)
+    admin = add_member(db, workspace, "admin")
+    with as_user(db, admin), refused("permission_denied"), db.transaction():
+        run(db, "select public.delete_workspace(%s)", [workspace])
+    with as_user(db, owner):
+        run(db, "select public.delete_workspace(%s)", [workspace])
+        assert run(db, "select * from projects") == []
+        assert run(db, "select status from public.my_workspaces()") == [{"status": "deleted"}]
+    with as_user(db, admin), refused("workspace_not_found"), db.transaction():
+        run(db, "select public.restore_workspace(%s)", [workspace])
+    assert one(db, "select tenancy.purge_workspaces()") == 0
+    with as_user(db, owner):
+        run(db, "select public.restore_workspace(%s)", [workspace])
+        assert len(run(db, "select * from projects")) == 1
+        run(db, "select public.delete_workspace(%s)", [workspace])
+    run(db, "insert into ops.clock (set_to) values (now() + interval '30 days')")
+    assert one(db, "select tenancy.purge_workspaces()") == 1
+    assert run(db, "select from projects where workspace_id = %s", [workspace]) == []
+    assert run(db, "select from workspaces where id = %s", [workspace]) == []
+
+
+def test_a_deleted_workspace_without_an_owner_is_not_restored(connect: Any) -> None:
+    connection = connect()
+    owner = make_user(connection)
+    workspace = make_workspace(connection, owner)
+    run(connection, "select tenancy.mark_deleted(%s)", [workspace])
+    connection.commit()
+    run(connection, "delete from auth.users where id = %s", [owner])
+    connection.commit()
+    run(connection, "select tenancy.mark_restored(%s)", [workspace])
+    with refused("last_owner"):
+        connection.commit()
+
+
+def test_a_profile_follows_its_user_and_never_blocks_a_sign_up(db: Connection) -> None:
+    user = make_user(db, "first@example.com")
+    run(db, "update auth.users set email = 'second@example.com' where id = %s", [user])
+    assert one(db, "select email from profiles where id = %s", [user]) == "second@example.com"
+    run(db, "alter table profiles add constraint broken check (email <> 'third@example.com')")
+    third = make_user(db, "third@example.com")
+    assert run(db, "select from profiles where id = %s", [third]) == []
+    run(db, "alter table profiles drop constraint broken")
+    with as_user(db, third):
+        run(db, "select public.create_workspace('Healed', 'healed')")
+    assert one(db, "select email from profiles where id = %s", [third]) == "third@example.com"
+
+
+def test_people_see_themselves_and_fellow_members_only(db: Connection) -> None:
+    owner, stranger = make_user(db), make_user(db)
+    workspace = make_workspace(db, owner)
+    member = add_member(db, workspace, "viewer")
+    with as_user(db, owner):
+        assert {row["id"] for row in run(db, "select id from profiles")} == {owner, member}
+        assert run(db, "update profiles set display_name = 'X' where id = %s returning id", [member]) == []
+        assert len(run(db, "update profiles set display_name = 'Me' where id = %s returning id", [owner])) == 1
+        with refused("42501"), db.transaction():
+            run(db, "update profiles set email = 'other@example.com' where id = %s", [owner])
+    with as_user(db, stranger):
+        assert [row["id"] for row in run(db, "select id from profiles")] == [stranger]
