@@ -36,6 +36,8 @@ def one(connection: psycopg.Connection[Any], query: str, parameters: Any = None)
 def acting(connection: psycopg.Connection[Any], role: str, claims: Row | str | None) -> Iterator[psycopg.Connection[Any]]:
     """Acts as a role with claims inside a savepoint, as PostgREST sets them for one request."""
     text = claims if isinstance(claims, str) else json.dumps(claims) if claims is not None else ""
+    if not connection.autocommit:
+        run(connection, "select 1")  # begins the transaction, so that the next line makes a savepoint in it
     with connection.transaction():
         run(connection, "select set_config('role', %s, true), set_config('request.jwt.claims', %s, true)", [role, text])
         yield connection

@@ -21,6 +21,7 @@ from ..identities import (
 )
 
 Connection = psycopg.Connection[Any]
+NOBODY = "99999999-9999-4999-8999-999999999999"
 
 
 def set_role(db: Connection, workspace: Any, user: Any, role: str) -> None:
@@ -39,7 +40,7 @@ def role_of(db: Connection, workspace: Any, user: Any) -> str:
 def test_whoever_makes_a_workspace_owns_it_and_it_starts_on_the_default_plan(db: Connection) -> None:
     user = make_user(db)
     with as_user(db, user):
-        made = run(db, "select (public.create_workspace(' Acme Inc. ', ' AcMe-1 ')).*")[0]
+        made = run(db, "select * from public.create_workspace(' Acme Inc. ', ' AcMe-1 ')")[0]
     assert (made["slug"], made["name"], made["created_by"]) == ("acme-1", "Acme Inc.", user)
     assert role_of(db, made["id"], user) == "owner"
     assert one(db, "select plan_id from billing.workspace_plans where workspace_id = %s", [made["id"]]) == "free"
@@ -50,13 +51,11 @@ def test_whoever_makes_a_workspace_owns_it_and_it_starts_on_the_default_plan(db:
     [
         ("ab", "slug_invalid"), ("-acme", "slug_invalid"), ("acme-", "slug_invalid"), ("ac me", "slug_invalid"),
         ("ÄCME", "slug_invalid"), ("a" * 49, "slug_invalid"), ("a" * 10_000_000, "slug_invalid"), ("", "slug_invalid"),
-        (None, "slug_invalid"), ("acme\n", "slug_invalid_or_trimmed"), ("Admin", "slug_reserved"), ("api", "slug_reserved"),
+        (None, "slug_invalid"), ("acme\x01", "slug_invalid"), ("Admin", "slug_reserved"), ("api", "slug_reserved"),
     ],
 )  # fmt: skip
 def test_a_malformed_or_reserved_slug_is_refused_and_leaves_nothing(db: Connection, slug: str | None, code: str) -> None:
     user = make_user(db)
-    if code == "slug_invalid_or_trimmed":
-        slug, code = "acme\x01", "slug_invalid"
     with as_user(db, user) as session:
         with refused(code), session.transaction():
             run(db, "select public.create_workspace('Acme', %s)", [slug])
@@ -128,11 +127,7 @@ def test_ownership_is_transferred_in_one_step(db: Connection) -> None:
         run(db, "select public.transfer_ownership(%s, %s)", [workspace, heir])
     assert (role_of(db, workspace, heir), role_of(db, workspace, owner)) == ("owner", "admin")
     with as_user(db, heir), refused("member_not_found"), db.transaction():
-        run(db, "select public.transfer_ownership(%s, %s)", [workspace, make_user_id()])
-
-
-def make_user_id() -> str:
-    return "99999999-9999-4999-8999-999999999999"
+        run(db, "select public.transfer_ownership(%s, %s)", [workspace, NOBODY])
 
 
 def test_nobody_grants_more_than_they_hold(db: Connection) -> None:
@@ -267,7 +262,7 @@ def test_a_stranger_learns_nothing_from_any_function(db: Connection) -> None:
     )  # fmt: skip
     with as_user(db, stranger) as session:
         for call in calls:
-            for named in (workspace, make_user_id()):
+            for named in (workspace, NOBODY):
                 with refused("workspace_not_found"), session.transaction():
                     run(db, f"select public.{call}", {"w": named, "u": owner})
         assert run(db, "select public.my_permissions(%s)", [workspace]) == []
