@@ -15,6 +15,7 @@ from pytest_postgresql.janitor import DatabaseJanitor
 
 from rowhouse.local.cluster import SUPERUSER
 
+from .identities import run
 from .rest import Rest
 from .server import TEMPLATE, Server, published
 
@@ -61,7 +62,11 @@ def _clone(template: str | None = TEMPLATE) -> Iterator[Database]:
         user=SUPERUSER, host="127.0.0.1", port=port, dbname=name, template_dbname=template, password=password
     )
     with janitor:
-        yield Database(name, port, password)
+        database = Database(name, port, password)
+        # What a database grants on itself is not cloned.
+        with database.connect(SUPERUSER, autocommit=True) as connection:
+            run(connection, f"grant all on database {name} to postgres")
+        yield database
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ class Cluster:
             "jit": "off",
             "wal_level": "logical",
             "log_line_prefix": "'%m [%p] %q%u@%d %a '",
-            "max_connections": "100",
+            "max_connections": "200",
             "max_worker_processes": "16",
             **({} if durable else {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}),
         }

@@ -14,7 +14,7 @@ as $$
         c.resource,
         counted.used,
         c.max,
-        greatest(c.max - counted.used, 0),
+        case when c.max is not null then greatest(c.max - counted.used, 0) end,
         case when c.max is not null then billing.plan_that_allows(c.resource, c.max + 1) end
     from billing.usage_counters c
     join billing.workspace_plans wp on wp.workspace_id = c.workspace_id

@@ -190,7 +190,7 @@ def test_sixty_four_inserts_at_a_limit_admit_exactly_what_is_left(connect: Conne
     run(setup, BULK, [workspace, 90])
     setup.commit()
     outcomes: list[str] = []
-    gate = threading.Barrier(64)
+    gate = threading.Barrier(64, timeout=60)
 
     def insert() -> None:
         connection = connect()
@@ -224,7 +224,7 @@ def test_deletes_in_between_make_room_and_the_count_stays_exact(connect: Connect
     owner = make_user(setup)
     workspace = make_workspace(setup, owner, plan="free")
     setup.commit()
-    gate = threading.Barrier(8)
+    gate = threading.Barrier(8, timeout=60)
 
     def churn() -> None:
         connection = connect(autocommit=True)

@@ -1,0 +1,146 @@
+"""The alarms ring: each known flaw is planted, and must be seen by the doctor, or by the matrix, or both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from rowhouse import policies
+
+from ..conftest import Database
+from ..identities import run
+from . import test_matrix as matrix
+from .world import make_world
+
+Connection = psycopg.Connection[Any]
+
+# What is planted, and what the doctor must say of it.
+FLAWS = {
+    "a view with its owner's rights": (
+        "create view public.leak as select * from public.projects; grant select on public.leak to authenticated",
+        "the view reads with its owner's rights",
+    ),
+    "a table without RLS": ("alter table public.tasks disable row level security", "row level security is off"),
+    "a foreign key without the tenant": (
+        "alter table public.tasks add constraint loose foreign key (assignee_id) references public.projects (id)",
+        "references public.projects without the tenant",
+    ),
+    "a policy that lets nobody in, too": (
+        "alter policy projects_select on public.projects using "
+        "(workspace_id = any (array(select authz.workspaces_with('projects.read'))) or auth.uid() is null)",
+        "the policy says more or less than the one line",
+    ),
+    "a policy that lets everybody in": (
+        "create policy wide on public.tasks for select to authenticated using (true)",
+        "the policy says more or less than the one line",
+    ),
+    "a unique constraint across tenants": (
+        "create unique index loud on public.projects (name)", "does not contain workspace_id",
+    ),
+    "a row that can change tenant": (
+        "drop trigger projects_guard_update on public.projects; grant update (workspace_id) on public.projects to authenticated",
+        "lacks the trigger that keeps a row in its tenant",
+    ),
+    "a disabled tenant lock": (
+        "alter table public.projects disable trigger projects_guard_update", "lacks the trigger that keeps a row in its tenant",
+    ),
+    "a granted TRUNCATE": ("grant truncate on public.projects to authenticated", "authenticated holds TRUNCATE"),
+    "a function that everybody may call": (
+        "grant execute on function tenancy.purge_workspaces(integer) to public", "everybody may call it",
+    ),
+    "a definer with the caller's path": (
+        "alter function tenancy.create_workspace(text, text) reset search_path", "the caller's search_path",
+    ),
+    "a table that was never adopted": (
+        "create table public.stray (id int); alter table public.stray enable row level security", "neither adopted nor on the list",
+    ),
+    "a policy on a permission that does not exist": (
+        "alter policy tasks_select on public.tasks using (workspace_id = any (array(select authz.workspaces_with('tasks.raed'))))",
+        "there is no permission tasks.raed",
+    ),
+    "an uncounted table": ("drop trigger projects_count_deleted on public.projects", "lacks its counting triggers"),
+    "a missing index": ("drop index public.tasks_assignee_id", "no index of public.tasks begins with"),
+    "a counter that is off": ("update billing.usage_counters set used = 2 where used = 0", "it counts 2"),
+    "a clock set by hand": ("insert into ops.clock (set_to) values ('2020-01-01')", "the clock is set by hand"),
+    "a schedule that does not run": ("select cron.unschedule('rowhouse-purge-workspaces')", "pg_cron does not run it"),
+    "functions to come for everybody": (
+        "alter default privileges grant execute on functions to public", "a function that is created tomorrow",
+    ),
+}  # fmt: skip
+
+
+def prepare(connection: Connection, flaw: str) -> None:
+    """What a flaw needs to be plantable at all."""
+    if flaw == "a foreign key without the tenant":
+        run(connection, "create unique index projects_id on public.projects (id)")
+    if flaw == "a counter that is off":
+        from ..identities import make_user, make_workspace
+
+        make_workspace(connection, make_user(connection), plan="free")
+
+
+@pytest.fixture(scope="module")
+def connection(module_database: Database) -> Any:
+    with module_database.connect() as connection:
+        yield connection
+        connection.rollback()
+
+
+def doctor(connection: Connection) -> list[str]:
+    rows = run(connection, "select subject, finding from ops.doctor() where severity = 'error'")
+    return [f"{row['subject']}: {row['finding']}" for row in rows]
+
+
+def test_without_a_flaw_the_doctor_finds_nothing(connection: Connection) -> None:
+    assert doctor(connection) == []
+
+
+@pytest.mark.parametrize("flaw", FLAWS)
+def test_the_doctor_sees_it(connection: Connection, flaw: str) -> None:
+    statement, words = FLAWS[flaw]
+    with connection.transaction(force_rollback=True):
+        prepare(connection, flaw)
+        for part in statement.split("; "):
+            run(connection, part.replace("%", "%%") if "%" in part else part)
+        found = doctor(connection)
+        assert any(words in line for line in found), found
+
+
+# Flaws that leak, and the test of the matrix that must then fail.
+LEAKS = {
+    "a policy that lets nobody in, too": matrix.test_malformed_claims_show_nothing,
+    "a policy that lets everybody in": matrix.test_select_returns_exactly_the_rows_of_workspaces_where_the_role_allows_it,
+    "a table without RLS": matrix.test_select_returns_exactly_the_rows_of_workspaces_where_the_role_allows_it,
+    "a view with its owner's rights": matrix.test_every_relation_is_covered,
+    "a granted TRUNCATE": matrix.test_no_role_of_the_api_truncates_references_or_triggers,
+}
+
+
+@pytest.mark.parametrize("flaw", LEAKS)
+def test_the_matrix_sees_it(connection: Connection, flaw: str) -> None:
+    check: Any = LEAKS[flaw]
+    with connection.transaction(force_rollback=True):
+        arguments: dict[str, Any] = {"connection": connection}
+        if "world" in check.__code__.co_varnames[: check.__code__.co_argcount]:
+            arguments["world"] = make_world(connection)
+        if "claims" in check.__code__.co_varnames[: check.__code__.co_argcount]:
+            arguments["claims"] = "{}"
+        check(**arguments)
+        for part in FLAWS[flaw][0].split("; "):
+            run(connection, part)
+        with pytest.raises(AssertionError):
+            check(**arguments)
+
+
+def test_policies_check_sees_what_the_database_has_more_and_less(database: Database) -> None:
+    with database.connect(autocommit=True) as connection:
+        assert policies.check(connection) == []
+        run(connection, "grant select on public.tasks to anon")
+        run(connection, "drop policy tasks_delete on public.tasks")
+        run(connection, "grant execute on function tenancy.purge_workspaces(integer) to anon")
+        run(connection, "revoke update (name) on public.projects from authenticated")
+        findings = "\n".join(policies.check(connection))
+    for words in ("grant SELECT on tasks to anon", "policy tasks_delete on tasks", "purge_workspaces", "UPDATE on projects.name"):
+        assert words in findings
