@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
@@ -213,13 +213,28 @@ class Isolation(RuleBasedStateMachine):
             client.close()
 
 
-def test_the_machine(module_database: Database, rest: Rest) -> None:
+EFFORT = settings(
+    max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), database=None
+)
+
+
+def test_everybody_sees_what_the_model_says_whatever_happens(module_database: Database, rest: Rest) -> None:
     with module_database.connect(autocommit=True) as connection:
         Isolation.rest, Isolation.connection = rest, connection
-        run_state_machine_as_test(
-            Isolation,
-            settings=settings(
-                max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=False,
-                database=None,
-            ),
-        )  # fmt: skip
+        run_state_machine_as_test(Isolation, settings=EFFORT)
+
+
+@pytest.mark.parametrize(
+    "flaw",
+    [
+        "drop policy projects_private on public.projects",
+        "drop trigger workspace_members_keep_an_owner on public.workspace_members",
+        "create policy wide on public.tasks for select to authenticated using (true)",
+    ],
+)
+def test_the_machine_finds_a_planted_flaw(database: Database, flaw: str) -> None:
+    with database.connect(autocommit=True) as connection, Rest(database.url("authenticator")) as rest:
+        run(connection, flaw)
+        Isolation.rest, Isolation.connection = rest, connection
+        with pytest.raises((AssertionError, pytest.fail.Exception)):
+            run_state_machine_as_test(Isolation, settings=settings(EFFORT, max_examples=200, phases=[Phase.generate]))

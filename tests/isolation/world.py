@@ -24,6 +24,15 @@ ADMIN = MEMBER | {
 }  # fmt: skip
 OWNER = ADMIN | {"workspace.delete", "workspace.transfer"}
 HELD = {"viewer": VIEWER, "member": MEMBER, "admin": ADMIN, "owner": OWNER}
+KNOWN = {permission.partition(".")[0] for permission in OWNER}
+
+
+def holds(role: str, permission: str) -> bool:
+    """Whether a role allows something; an adopter's own resource is as register_resource() leaves it."""
+    resource, _, action = permission.partition(".")
+    if role not in HELD or resource in KNOWN:
+        return permission in HELD.get(role, set())
+    return action == "read" or role != "viewer"
 
 # Which permission each verb on each table needs; a verb that is missing is nobody's. A table that an
 # adopter adds needs none of this: resource.read, .create, .update and .delete are assumed.
@@ -53,8 +62,8 @@ class Identity:
     is_shut_out: bool = False
 
     def may(self, workspace: uuid.UUID, permission: str | None) -> bool:
-        held = HELD.get(self.memberships.get(workspace, ""), set())
-        return permission is not None and not self.is_shut_out and permission in held
+        role = self.memberships.get(workspace, "")
+        return permission is not None and not self.is_shut_out and holds(role, permission)
 
 
 @dataclass
