@@ -138,7 +138,7 @@ class Isolation(RuleBasedStateMachine):
     @precondition(lambda self: self.projects)
     @rule(data=st.data(), who=person, where=place)
     def make_task(self, data: st.DataObject, who: int, where: int) -> None:
-        name = data.draw(st.sampled_from(sorted(self.projects)))
+        name = data.draw(st.sampled_from(list(self.projects)))
         project, task = self.projects[name], str(uuid.uuid4())
         row = {"workspace_id": str(self.places[where]), "id": task, "project_id": name, "title": "T"}
         response = self.clients[who].post("/tasks", json=row)
@@ -150,7 +150,7 @@ class Isolation(RuleBasedStateMachine):
     @precondition(lambda self: self.projects)
     @rule(data=st.data(), who=person, whom=person)
     def join(self, data: st.DataObject, who: int, whom: int) -> None:
-        name = data.draw(st.sampled_from(sorted(self.projects)))
+        name = data.draw(st.sampled_from(list(self.projects)))
         project = self.projects[name]
         row = {"workspace_id": str(self.places[project.workspace]), "project_id": name, "user_id": str(self.people[whom])}
         response = self.clients[who].post("/project_members", json=row)
@@ -162,7 +162,7 @@ class Isolation(RuleBasedStateMachine):
     @precondition(lambda self: self.projects)
     @rule(data=st.data(), who=person)
     def hide_or_show(self, data: st.DataObject, who: int) -> None:
-        name = data.draw(st.sampled_from(sorted(self.projects)))
+        name = data.draw(st.sampled_from(list(self.projects)))
         project = self.projects[name]
         response = self.clients[who].patch(
             "/projects", params={"id": f"eq.{name}"}, json={"is_private": not project.is_private}, headers={"Prefer": "return=representation"}
@@ -176,7 +176,7 @@ class Isolation(RuleBasedStateMachine):
     @precondition(lambda self: self.projects)
     @rule(data=st.data(), who=person)
     def delete_project(self, data: st.DataObject, who: int) -> None:
-        name = data.draw(st.sampled_from(sorted(self.projects)))
+        name = data.draw(st.sampled_from(list(self.projects)))
         response = self.clients[who].delete("/projects", params={"id": f"eq.{name}"}, headers={"Prefer": "return=representation"})
         allowed = self.sees(who, self.projects[name], "projects.delete")
         assert bool(response.json()) == allowed, response.text
@@ -229,7 +229,6 @@ def test_everybody_sees_what_the_model_says_whatever_happens(module_database: Da
     [
         "drop policy projects_private on public.projects",
         "drop trigger workspace_members_keep_an_owner on public.workspace_members",
-        "create policy wide on public.tasks for select to authenticated using (true)",
     ],
 )
 def test_the_machine_finds_a_planted_flaw(database: Database, flaw: str) -> None:
