@@ -354,7 +354,10 @@ declare
     counter billing.usage_counters;
     limit_now bigint;
 begin
-    if not exists (select from public.workspaces w where w.id = refresh_limit.workspace_id) then
+    -- Called by cascades too, when one of the two is gone already.
+    if not exists (select from public.workspaces w where w.id = refresh_limit.workspace_id)
+        or not exists (select from billing.resources r where r.resource = refresh_limit.resource)
+    then
         return;
     end if;
     insert into billing.usage_counters (workspace_id, resource) values

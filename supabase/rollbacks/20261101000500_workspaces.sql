@@ -1,6 +1,7 @@
 drop function public.create_workspace(text, text), public.delete_workspace(uuid);
 drop function public.restore_workspace(uuid), public.my_workspaces(), public.my_permissions(uuid);
-drop trigger rowhouse_sync_profile on auth.users;
+-- With its trigger: only the owner of auth.users could drop that by name.
+drop function tenancy.sync_profile() cascade;
 drop trigger profiles_touch on public.profiles;
 drop trigger workspaces_check on public.workspaces;
 drop trigger workspaces_keep_an_owner on public.workspaces;
@@ -16,4 +17,4 @@ drop function tenancy.create_workspace(text, text), tenancy.make_workspace(text,
 drop function tenancy.guard_role(), tenancy.keep_an_owner(), tenancy.guard_membership();
 drop function tenancy.has_owner(uuid), tenancy.lock_workspace(uuid), tenancy.check_workspace();
 drop table tenancy.reserved_slugs;
-drop function tenancy.person(text), tenancy.touch(), tenancy.sync_profile(), tenancy.ensure_profile(uuid);
+drop function tenancy.person(text), tenancy.touch(), tenancy.ensure_profile(uuid);
