@@ -22,7 +22,7 @@ from ..settings import project_root
 from .account import shared_home
 from .cluster import prepare_database
 from .instance import PORTS, Instance, State
-from .packages import ensure_packages, locked
+from .packages import Packages, ensure_packages, locked
 from .services import Service, services, write_configuration
 
 START_SECONDS = 60
@@ -57,9 +57,11 @@ def up(instance: Instance, *, durable: bool = True, free_ports: bool = False, re
     instance.make_folders()
     with locked(instance.home / "lock"):
         running = supervisor(instance)
-        if running is not None and _all_running(running):
-            return instance.load()
         if running is not None:
+            state = instance.load()
+            # What died a moment ago is being restarted: it runs again, or all is started anew.
+            if _wait_until(lambda: _all_running(running), 2) and _wait_until(lambda: _all_answer(instance, state, packages), 20):
+                return state
             _stop(instance)
         _end_orphans(instance)
         state = instance.prepare(free_ports=free_ports)
@@ -72,7 +74,7 @@ def up(instance: Instance, *, durable: bool = True, free_ports: bool = False, re
         return state
 
 
-def _start(instance: Instance, state: State, packages: Any, *, durable: bool, report: Report) -> None:
+def _start(instance: Instance, state: State, packages: Packages, *, durable: bool, report: Report) -> None:
     cluster = instance.cluster(state)
     if not cluster.exists():
         report("making a database")
@@ -170,6 +172,11 @@ def _end_orphans(instance: Instance) -> bool:
 
 def _all_running(interface: Any) -> bool:
     return all(row["statename"] == "RUNNING" for row in interface.getAllProcessInfo())
+
+
+def _all_answer(instance: Instance, state: State, packages: Packages) -> bool:
+    urls = [service.ready_url for service in services(instance, state, packages) if service.ready_url]
+    return _database_answers(state) and all(map(_answers, urls))
 
 
 def _check_ports(state: State) -> None:
