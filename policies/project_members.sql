@@ -5,17 +5,20 @@ grant select, insert, update, delete on public.project_members to service_role;
 drop policy if exists project_members_select on public.project_members;
 create policy project_members_select on public.project_members for select to authenticated
 using (workspace_id = any (array(select authz.workspaces_with('projects.read'))));
-comment on policy project_members_select on public.project_members is 'Those whose role allows it, in their workspaces.';
+comment on policy project_members_select on public.project_members is
+'Those whose role allows it, in their workspaces.';
 
 drop policy if exists project_members_insert on public.project_members;
 create policy project_members_insert on public.project_members for insert to authenticated
 with check (workspace_id = any (array(select authz.workspaces_with('projects.update'))));
-comment on policy project_members_insert on public.project_members is 'Those whose role allows it, in their workspaces.';
+comment on policy project_members_insert on public.project_members is
+'Those whose role allows it, in their workspaces.';
 
 drop policy if exists project_members_delete on public.project_members;
 create policy project_members_delete on public.project_members for delete to authenticated
 using (workspace_id = any (array(select authz.workspaces_with('projects.update'))));
-comment on policy project_members_delete on public.project_members is 'Those whose role allows it, in their workspaces.';
+comment on policy project_members_delete on public.project_members is
+'Those whose role allows it, in their workspaces.';
 
 -- On top of the role: only through a project one is in, so that nobody adds themselves.
 drop policy if exists project_members_private on public.project_members;
@@ -30,4 +33,5 @@ with check (
     or project_id = any (array(select authz.joined_projects()))
     or workspace_id = any (array(select authz.workspaces_with('projects.read_private')))
 );
-comment on policy project_members_private on public.project_members is 'Who is in a private project: only for those who see it.';
+comment on policy project_members_private on public.project_members is
+'Who is in a private project: only for those who see it.';

@@ -150,9 +150,7 @@ def create_workspace(connection: Connection, *, name: str, slug: str, owner: str
 
 def suspend_workspace(connection: Connection, slug: str, reason: str) -> None:
     """Shuts a workspace for everybody in it."""
-    connection.execute(
-        "select tenancy.suspend_workspace(%s, %s)", [workspace_id(connection, slug), _storable(reason)]
-    )
+    connection.execute("select tenancy.suspend_workspace(%s, %s)", [workspace_id(connection, slug), _storable(reason)])
 
 
 def resume_workspace(connection: Connection, slug: str) -> None:
@@ -162,9 +160,9 @@ def resume_workspace(connection: Connection, slug: str) -> None:
 
 def delete_workspace(connection: Connection, slug: str) -> Any:
     """Hides a workspace. Returns until when it can be restored, or None if it was deleted already."""
-    return _query(
-        connection, "select tenancy.mark_deleted(%(id)s) as until", {"id": workspace_id(connection, slug)}
-    )[0]["until"]
+    return _query(connection, "select tenancy.mark_deleted(%(id)s) as until", {"id": workspace_id(connection, slug)})[
+        0
+    ]["until"]
 
 
 def restore_workspace(connection: Connection, slug: str) -> bool:

@@ -98,9 +98,7 @@ def _has_changed(migration: Migration, recorded: list[str]) -> bool:
     # Nothing recorded, as after `supabase migration repair`: nothing to compare.
     if not recorded or packed(joined) == packed(source):
         return False
-    return packed(sqlparse.format(joined, strip_comments=True)) != packed(
-        sqlparse.format(source, strip_comments=True)
-    )
+    return packed(sqlparse.format(joined, strip_comments=True)) != packed(sqlparse.format(source, strip_comments=True))
 
 
 def on_disk(folder: Path | None = None) -> list[Migration]:
@@ -126,9 +124,7 @@ def create(name: str, folder: Path | None = None) -> Path:
     if not slug:
         raise UsageError("A migration needs a name of letters or digits.", "rowhouse db new add_invoices")
     path = folder / f"{next_version(folder)}_{slug}.sql"
-    path.write_text(
-        "-- Why: \n-- Locks: none on existing tables.\n-- Workers: need not stop.\n", encoding="utf-8"
-    )
+    path.write_text("-- Why: \n-- Locks: none on existing tables.\n-- Workers: need not stop.\n", encoding="utf-8")
     rollback = folder.parent / "rollbacks" / path.name
     rollback.parent.mkdir(exist_ok=True)
     rollback.write_text("-- The way back, or delete this file if there is none.\n", encoding="utf-8")

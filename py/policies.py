@@ -77,10 +77,10 @@ def build(root: Path | None = None) -> Path | None:
         up.append(f"-- policies/{name} sha256:{digest}\n\n{withdrawal}{text or ''}")
         down.insert(1, _withdraw(text or "") + (previous.text if previous else ""))
     path = folder / f"{next_version(folder)}_policies.sql"
-    path.write_text("\n".join(up), encoding="utf-8")
+    path.write_text("\n".join(up).rstrip() + "\n", encoding="utf-8")
     rollback = folder.parent / "rollbacks" / path.name
     rollback.parent.mkdir(exist_ok=True)
-    rollback.write_text("\n".join(down), encoding="utf-8")
+    rollback.write_text("\n".join(down).rstrip() + "\n", encoding="utf-8")
     return path
 
 
@@ -178,7 +178,9 @@ def _check_functions(connection: Connection, text: str) -> list[str]:
         for role in roles.split(", "):
             kind, _, names = target.partition(" ")
             if kind == "schema":
-                wanted |= {f"grant {privileges.upper()} on schema {name.strip()} to {role}" for name in names.split(",")}
+                wanted |= {
+                    f"grant {privileges.upper()} on schema {name.strip()} to {role}" for name in names.split(",")
+                }
                 continue
             known = connection.execute("select to_regprocedure(%s)::text", [names]).fetchone()
             if known is None or known[0] is None:

@@ -67,7 +67,9 @@ def new_table(name: str, columns_text: str, permission: str | None = None, limit
     """
     root = project_root()
     if not NAME.fullmatch(name):
-        raise UsageError(f"{name[:60]!r} cannot be a table's name.", "Use a plural of a-z, 0-9 and _, such as invoices.")
+        raise UsageError(
+            f"{name[:60]!r} cannot be a table's name.", "Use a plural of a-z, 0-9 and _, such as invoices."
+        )
     if (root / "policies" / f"{name}.sql").exists():
         raise UsageError(f"There is a table {name} already.", f"See policies/{name}.sql.")
     prefix = permission or name
@@ -130,7 +132,9 @@ def _migration(name: str, columns: list[Column], prefix: str, limits: str | None
                 f"    references public.{column.references} (workspace_id, id) on delete {action},",
             ]
         if column.type == "text":
-            lines.append(f"    constraint {name}_{column.name}_is_short check (length({column.name}) <= {TEXT_LENGTH}),")
+            lines.append(
+                f"    constraint {name}_{column.name}_is_short check (length({column.name}) <= {TEXT_LENGTH}),"
+            )
     lines += [
         f"    constraint {name}_creator_exists foreign key (created_by)",
         "    references public.profiles (id) on delete set null",
@@ -180,7 +184,8 @@ def _policies(name: str, columns: list[Column], prefix: str) -> str:
             f"\ndrop policy if exists {name}_{command} on public.{name};\n"
             f"create policy {name}_{command} on public.{name} for {command} to authenticated\n"
             + "\n".join(clauses)
-            + f";\ncomment on policy {name}_{command} on public.{name} is 'Those whose role allows it, in their workspaces.';\n"
+            + f";\ncomment on policy {name}_{command} on public.{name} is\n"
+            + "'Those whose role allows it, in their workspaces.';\n"
         )
     return text
 

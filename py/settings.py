@@ -60,6 +60,4 @@ def database_url() -> str:
     instance = Instance.default()
     if instance.exists():
         return instance.load().database_url
-    raise UsageError(
-        "No database is named.", "Set DATABASE_URL, or start the local platform with `rowhouse local up`."
-    )
+    raise UsageError("No database is named.", "Set DATABASE_URL, or start the local platform with `rowhouse local up`.")

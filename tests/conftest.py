@@ -12,7 +12,6 @@ from typing import Any
 import psycopg
 import pytest
 from pytest_postgresql.janitor import DatabaseJanitor
-
 from rowhouse.local.cluster import SUPERUSER
 
 from .identities import run

@@ -6,7 +6,7 @@ import json
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, LiteralString, cast
+from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
@@ -14,14 +14,14 @@ from psycopg.rows import dict_row
 Row = dict[str, Any]
 
 
-class Refused(AssertionError):
+class NotRefusedError(AssertionError):
     """A query that a test expected to pass was refused."""
 
 
 def run(connection: psycopg.Connection[Any], query: str, parameters: Any = None) -> list[Row]:
     """Runs one statement and returns its rows as dictionaries, an empty list if it has none."""
     with connection.cursor(row_factory=dict_row) as cursor:
-        cursor.execute(cast("LiteralString", query), parameters)
+        cursor.execute(query.encode(), parameters)
         return cursor.fetchall() if cursor.description else []
 
 
@@ -33,7 +33,9 @@ def one(connection: psycopg.Connection[Any], query: str, parameters: Any = None)
 
 
 @contextmanager
-def acting(connection: psycopg.Connection[Any], role: str, claims: Row | str | None) -> Iterator[psycopg.Connection[Any]]:
+def acting(
+    connection: psycopg.Connection[Any], role: str, claims: Row | str | None
+) -> Iterator[psycopg.Connection[Any]]:
     """Acts as a role with claims inside a savepoint, as PostgREST sets them for one request."""
     text = claims if isinstance(claims, str) else json.dumps(claims) if claims is not None else ""
     if not connection.autocommit:
@@ -76,10 +78,16 @@ def refused(code: str) -> Iterator[None]:
     except psycopg.Error as error:
         assert refusal(error) == code, f"refused with {refusal(error)} ({error}), not {code}"
     else:
-        raise Refused(f"it was not refused with {code}")
+        raise NotRefusedError(f"it was not refused with {code}")
 
 
-def make_user(connection: psycopg.Connection[Any], email: str | None = None, *, is_verified: bool = True, is_anonymous: bool = False) -> uuid.UUID:
+def make_user(
+    connection: psycopg.Connection[Any],
+    email: str | None = None,
+    *,
+    is_verified: bool = True,
+    is_anonymous: bool = False,
+) -> uuid.UUID:
     """Signs somebody up, as auth does."""
     user = uuid.uuid4()
     run(
@@ -90,7 +98,9 @@ def make_user(connection: psycopg.Connection[Any], email: str | None = None, *, 
     return user
 
 
-def make_workspace(connection: psycopg.Connection[Any], owner: uuid.UUID, *, plan: str = "enterprise", slug: str | None = None) -> uuid.UUID:
+def make_workspace(
+    connection: psycopg.Connection[Any], owner: uuid.UUID, *, plan: str = "enterprise", slug: str | None = None
+) -> uuid.UUID:
     """Makes a workspace, on the plan without limits unless told otherwise."""
     slug = slug or f"w-{uuid.uuid4().hex[:20]}"
     workspace: uuid.UUID = one(connection, "select id from tenancy.make_workspace('Test', %s, %s)", [slug, owner])
@@ -99,14 +109,23 @@ def make_workspace(connection: psycopg.Connection[Any], owner: uuid.UUID, *, pla
     return workspace
 
 
-def add_member(connection: psycopg.Connection[Any], workspace: uuid.UUID, role: str, user: uuid.UUID | None = None) -> uuid.UUID:
+def add_member(
+    connection: psycopg.Connection[Any], workspace: uuid.UUID, role: str, user: uuid.UUID | None = None
+) -> uuid.UUID:
     """Adds a member with a role by its key; a new person unless one is given."""
     user = user or make_user(connection)
     run(connection, "select tenancy.add_member(%s, %s, authz.role_named(%s, %s))", [workspace, user, workspace, role])
     return user
 
 
-def make_project(connection: psycopg.Connection[Any], workspace: uuid.UUID, *, lead: uuid.UUID | None = None, is_private: bool = False, name: str = "P") -> uuid.UUID:
+def make_project(
+    connection: psycopg.Connection[Any],
+    workspace: uuid.UUID,
+    *,
+    lead: uuid.UUID | None = None,
+    is_private: bool = False,
+    name: str = "P",
+) -> uuid.UUID:
     """Makes a project as the database's owner."""
     project: uuid.UUID = one(
         connection,
@@ -116,7 +135,9 @@ def make_project(connection: psycopg.Connection[Any], workspace: uuid.UUID, *, l
     return project
 
 
-def make_task(connection: psycopg.Connection[Any], workspace: uuid.UUID, project: uuid.UUID, title: str = "T") -> uuid.UUID:
+def make_task(
+    connection: psycopg.Connection[Any], workspace: uuid.UUID, project: uuid.UUID, title: str = "T"
+) -> uuid.UUID:
     """Makes a task as the database's owner."""
     task: uuid.UUID = one(
         connection,

@@ -41,7 +41,9 @@ def wait_until_blocked(observer: Connection, waiting: Connection) -> None:
     """Returns once a connection's backend waits for a lock."""
     pid = waiting.info.backend_pid
     for _ in range(100_000):
-        if one(observer, "select coalesce(wait_event_type = 'Lock', false) from pg_stat_activity where pid = %s", [pid]):
+        if one(
+            observer, "select coalesce(wait_event_type = 'Lock', false) from pg_stat_activity where pid = %s", [pid]
+        ):
             return
         observer.rollback()
     raise AssertionError("it never waited")

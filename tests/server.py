@@ -9,7 +9,6 @@ import tempfile
 from pathlib import Path
 
 import psycopg
-
 from rowhouse import migrations
 from rowhouse.local.account import give_to_service
 from rowhouse.local.cluster import Cluster, new_password, prepare_database

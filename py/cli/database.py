@@ -11,7 +11,11 @@ from ..database import connect
 from ..errors import FindingsError
 from .output import Json, confirm, done, show
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Migrations: apply them, take them back, see where a database stands.")
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Migrations: apply them, take them back, see where a database stands.",
+)
 
 Target = Annotated[str | None, typer.Option(help="The last version to apply.", metavar="VERSION")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Run it, say what it would do, and roll back.")]
@@ -112,7 +116,11 @@ def rollback(
         back = migrations.rollback(connection, target=target, dry_run=dry_run)
     names = [migration.path.name for migration in back]
     verb = "would be taken back" if dry_run else "taken back"
-    done(f"{len(names)} {verb}: {', '.join(names)}" if names else "Nothing to take back.", as_json=as_json, migrations=names)
+    done(
+        f"{len(names)} {verb}: {', '.join(names)}" if names else "Nothing to take back.",
+        as_json=as_json,
+        migrations=names,
+    )
 
 
 @app.command("new")

@@ -10,7 +10,9 @@ from ..administration import Page
 from .output import print_json, show
 
 Search = Annotated[str | None, typer.Option(help="Only those with this text in their names.", metavar="TEXT")]
-After = Annotated[str | None, typer.Option(help="Go on after the cursor that the page before ended with.", metavar="CURSOR")]
+After = Annotated[
+    str | None, typer.Option(help="Go on after the cursor that the page before ended with.", metavar="CURSOR")
+]
 Limit = Annotated[int, typer.Option(help="Rows to a page.", min=1, max=10_000)]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Slug = Annotated[str, typer.Argument(help="The workspace's slug.", metavar="WORKSPACE")]

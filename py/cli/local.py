@@ -12,7 +12,11 @@ import typer
 from ..errors import RowhouseError, UsageError
 from .output import Json, confirm, done, show
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The local platform: Postgres, PostgREST, auth and edge functions on this machine, without Docker.")
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="The local platform: Postgres, PostgREST, auth and edge functions on this machine, without Docker.",
+)
 
 SERVICES = ("database", "rest", "auth", "functions", "gateway")
 
@@ -71,9 +75,7 @@ def status(as_json: Json = False) -> None:
     ports = instance.load().ports if instance.exists() else {}
     by_service = {"database": "db", "gateway": "api"}
     interface = platform.supervisor(instance) if ports else None
-    states: dict[str, dict[str, Any]] = (
-        {row["name"]: row for row in interface.getAllProcessInfo()} if interface else {}
-    )
+    states: dict[str, dict[str, Any]] = {row["name"]: row for row in interface.getAllProcessInfo()} if interface else {}
     rows = []
     for name in SERVICES:
         process = states.get(name, {})
@@ -110,9 +112,7 @@ def env(as_json: Json = False) -> None:
 
 
 @app.command()
-def reset(
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False, as_json: Json = False
-) -> None:
+def reset(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False, as_json: Json = False) -> None:
     """Stops the platform, deletes its database and its keys, and starts it afresh.
 
     \b

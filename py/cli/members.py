@@ -11,7 +11,9 @@ from ..database import connect
 from .listing import After, Email, Limit, Search, Slug, Yes, show_page
 from .output import Json, confirm, done
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Members of a workspace: list, add, remove, change roles.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Members of a workspace: list, add, remove, change roles."
+)
 
 Role = Annotated[str, typer.Argument(help="owner, admin, member, viewer or the key of a custom role.", metavar="ROLE")]
 
@@ -32,9 +34,7 @@ def list_(
       rowhouse members list acme --role admin
     """
     with connect() as connection:
-        page = administration.list_members(
-            connection, workspace, search=search, role=role, after=after, limit=limit
-        )
+        page = administration.list_members(connection, workspace, search=search, role=role, after=after, limit=limit)
     show_page(page, as_json=as_json, empty="No member fits.")
 
 

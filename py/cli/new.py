@@ -10,7 +10,9 @@ from ..scaffold import new_table
 from ..settings import project_root
 from .output import Json, print_json
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Scaffolds: a new tenant table with everything it needs.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Scaffolds: a new tenant table with everything it needs."
+)
 
 
 @app.callback()
@@ -25,7 +27,8 @@ def table(
         str, typer.Option(help='Such as "title:text, due_on:date?, project_id:projects"; ? makes one optional.')
     ],
     permission: Annotated[
-        str | None, typer.Option(help="What its permissions begin with; its name by default. One that exists is shared.")
+        str | None,
+        typer.Option(help="What its permissions begin with; its name by default. One that exists is shared."),
     ] = None,
     limit: Annotated[
         str | None, typer.Option(help="Plan limits, such as free=10,pro=1000,enterprise=unlimited.")

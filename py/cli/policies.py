@@ -9,7 +9,11 @@ from ..database import connect
 from ..errors import FindingsError
 from .output import Json, done
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Grants and policies: ship policies/ as a migration, compare it with a database.")
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Grants and policies: ship policies/ as a migration, compare it with a database.",
+)
 
 
 @app.command()

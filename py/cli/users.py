@@ -32,9 +32,7 @@ def list_(
       rowhouse users list --suspended
     """
     with connect() as connection:
-        page = administration.list_users(
-            connection, search=search, is_suspended=suspended, after=after, limit=limit
-        )
+        page = administration.list_users(connection, search=search, is_suspended=suspended, after=after, limit=limit)
     show_page(page, as_json=as_json, empty="Nobody fits.")
 
 

@@ -12,7 +12,11 @@ from ..database import connect
 from .listing import After, Limit, Search, Slug, Yes, show_page
 from .output import Json, confirm, done, show_one
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Workspaces: list, create, suspend, delete, restore, change the plan.")
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Workspaces: list, create, suspend, delete, restore, change the plan.",
+)
 
 
 class State(StrEnum):

@@ -148,9 +148,7 @@ def prepare_database(connection: Any, passwords: dict[str, str] | None = None) -
 
     connection.execute(PLATFORM_SQL.read_text(encoding="utf-8"))
     for role, password in (passwords or {}).items():
-        connection.execute(
-            sql.SQL("alter role {} password {}").format(sql.Identifier(role), sql.Literal(password))
-        )
+        connection.execute(sql.SQL("alter role {} password {}").format(sql.Identifier(role), sql.Literal(password)))
 
 
 def new_password() -> str:

@@ -108,7 +108,8 @@ class Instance:
             raise RowhouseError("There is no local platform here yet.", "Start one with `rowhouse local up`.") from None
         except PermissionError:
             raise RowhouseError(
-                f"{self.state_file} belongs to another user.", "Run as that user, or set ROWHOUSE_HOME to a folder of yours."
+                f"{self.state_file} belongs to another user.",
+                "Run as that user, or set ROWHOUSE_HOME to a folder of yours.",
             ) from None
         except (ValueError, TypeError):
             raise RowhouseError(
@@ -160,9 +161,7 @@ class Instance:
         return state
 
     def cluster(self, state: State) -> Cluster:
-        return Cluster.of_packages(
-            ensure_packages(), self.data, state.ports["db"], state.passwords["supabase_admin"]
-        )
+        return Cluster.of_packages(ensure_packages(), self.data, state.ports["db"], state.passwords["supabase_admin"])
 
     def remove(self) -> None:
         """Deletes everything; the platform must be down."""

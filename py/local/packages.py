@@ -121,13 +121,18 @@ def _download(folder: Path, options: list[str]) -> int:
     wanted += [f"{server}-{extension}" for extension in EXTENSIONS]
     simulated = subprocess.run(
         ["apt-get", *options, "install", "--simulate", "--no-install-recommends", *wanted],
-        capture_output=True, text=True, check=False,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     # Of what they depend on, the libraries that this machine lacks; their set-up scripts are not run.
     libraries = set(re.findall(r"^Inst (lib\S+)", simulated.stdout, re.MULTILINE))
     result = subprocess.run(
         ["apt-get", *options, "-o", "APT::Sandbox::User=root", "download", *sorted({*wanted, *libraries})],
-        cwd=folder, capture_output=True, text=True, check=False,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if result.returncode:
         raise RowhouseError(f"apt-get download failed: {_last_line(result.stderr)}", "Check the network and try again.")

@@ -60,7 +60,9 @@ def up(instance: Instance, *, durable: bool = True, free_ports: bool = False, re
         if running is not None:
             state = instance.load()
             # What died a moment ago is being restarted: it runs again, or all is started anew.
-            if _wait_until(lambda: _all_running(running), 2) and _wait_until(lambda: _all_answer(instance, state, packages), 20):
+            if _wait_until(lambda: _all_running(running), 2) and _wait_until(
+                lambda: _all_answer(instance, state, packages), 20
+            ):
                 return state
             _stop(instance)
         _end_orphans(instance)

@@ -25,9 +25,16 @@ begin
 end
 $$;
 
-grant anon, authenticated, service_role to authenticator;
-grant anon, authenticated, service_role to postgres;
-grant pg_monitor, pg_signal_backend to postgres;
+grant anon to authenticator;
+grant authenticated to authenticator;
+grant service_role to authenticator;
+grant anon to postgres;
+grant authenticated to postgres;
+grant service_role to postgres;
+grant pg_monitor to postgres;
+grant pg_signal_backend to postgres;
+alter role postgres set search_path = "$user", public, extensions;
+alter role supabase_admin set search_path = "$user", public, extensions, auth;
 alter role supabase_auth_admin set search_path = 'auth';
 alter role anon set statement_timeout = '3s';
 alter role authenticated set statement_timeout = '8s';
@@ -212,7 +219,7 @@ reset role;
 -- Supabase the platform makes it in the name of postgres.
 do $$
 begin
-    create extension pg_cron;
+    create extension pg_cron with schema pg_catalog;
     grant usage on schema cron to postgres;
     grant select on cron.job, cron.job_run_details to postgres;
 exception

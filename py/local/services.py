@@ -176,9 +176,7 @@ def write_configuration(instance: Instance, state: State, packages: Packages) ->
     """Writes supervisord.conf and nginx.conf; returns the former's path."""
     nginx = (HERE / "nginx.conf").read_text(encoding="utf-8")
     keys = {"anon_key": state.key("anon"), "service_key": state.key("service_role")}
-    instance.write_secret(
-        "nginx.conf", nginx.format(home=instance.home, **keys, **state.ports), for_service=True
-    )
+    instance.write_secret("nginx.conf", nginx.format(home=instance.home, **keys, **state.ports), for_service=True)
     head = (
         "[supervisord]\n"
         f"logfile={_escaped(str(instance.logs / 'supervisor.log'))}\n"

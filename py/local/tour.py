@@ -78,7 +78,8 @@ class Tour:
         mail = next(mail for mail in reversed(mails) if mail["to"] == email)
         client.auth.verify_otp({"type": "email", "token_hash": mail["token_hash"]})
         session = client.auth.sign_in_with_password({"email": email, "password": PASSWORD}).session
-        self.check(session is not None, f"{email} is signed in")
+        if session is None:
+            raise StepError(f"{email} is signed in")
         self.say(name, f"signs up as {email} and opens the link in the mail", "signed in")
         return Person(name, email, session.user.id, client)
 
@@ -86,7 +87,11 @@ class Tour:
         """Runs the command line as an operator would; returns its JSON."""
         command = [sys.executable, "-m", "rowhouse.cli", *arguments, "--json"]
         result = subprocess.run(
-            command, env={**os.environ, "DATABASE_URL": self.state.database_url}, capture_output=True, text=True, check=False
+            command,
+            env={**os.environ, "DATABASE_URL": self.state.database_url},
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if result.returncode:
             raise StepError(f"rowhouse {' '.join(arguments)} succeeds; it said: {result.stderr.strip()}")
@@ -120,9 +125,11 @@ class Tour:
 
         self.section("An invitation is sent and accepted")
         vic = self.sign_up("Vic", "vic@acme.example")
-        invitation = ada.client.rpc(
-            "invite_member", {"workspace_id": acme["id"], "email": vic.email, "role": "viewer"}
-        ).execute().data[0]
+        invitation = (
+            ada.client.rpc("invite_member", {"workspace_id": acme["id"], "email": vic.email, "role": "viewer"})
+            .execute()
+            .data[0]
+        )
         self.say("Ada", "rpc invite_member(vic@acme.example, viewer)", f"token {invitation['token'][:12]}…, for 7 days")
         _, error = gus.try_(gus.client.rpc("accept_invitation", {"token": invitation["token"]}))
         self.check(error is not None and error.code == "invitation_for_another", "a found token is of no use")
@@ -223,6 +230,8 @@ def run() -> int:
     if failed:
         typer.secho(f"\n{failed}", fg="red", err=True)
         return 1
-    typer.secho(f"\nAll of it held, in {time.monotonic() - begun:.1f} s. Nothing is left running.", bold=True, fg="green")
+    typer.secho(
+        f"\nAll of it held, in {time.monotonic() - begun:.1f} s. Nothing is left running.", bold=True, fg="green"
+    )
     typer.echo("Next: `make up` keeps a platform running for you; docs/adopting.md adds your first table.")
     return 0

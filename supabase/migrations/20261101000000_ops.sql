@@ -25,6 +25,7 @@ create table ops.clock (
     constraint clock_has_one_row check (singleton)
 );
 alter table ops.clock enable row level security;
+create policy clock_nobody on ops.clock using (false);
 comment on table ops.clock is 'Empty except in tests: the time that ops.now() tells.';
 comment on column ops.clock.singleton is 'Keeps the table at one row.';
 comment on column ops.clock.set_to is 'The time that ops.now() returns while this row exists.';

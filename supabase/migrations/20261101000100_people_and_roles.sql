@@ -86,7 +86,8 @@ create index workspaces_created_by on public.workspaces (created_by) where creat
 create index workspaces_purge_after on public.workspaces (purge_after) where purge_after is not null;
 comment on table public.workspaces is 'The tenants.';
 comment on column public.workspaces.id is 'The tenant.';
-comment on column public.workspaces.slug is 'Its name in URLs: 3 to 48 of a-z, 0-9 and inner hyphens, unique regardless of case.';
+comment on column public.workspaces.slug is
+'Its name in URLs: 3 to 48 of a-z, 0-9 and inner hyphens, unique regardless of case.';
 comment on column public.workspaces.name is 'Its name for people, 1 to 120 characters.';
 comment on column public.workspaces.require_mfa is 'Whether sessions below aal2 are shown nothing.';
 comment on column public.workspaces.membership_version is 'Counts changes of membership: two at once meet here.';
@@ -256,6 +257,7 @@ create table authz.suspended_users (
     constraint suspended_users_are_people foreign key (user_id) references public.profiles (id) on delete cascade
 );
 alter table authz.suspended_users enable row level security;
+create policy suspended_users_nobody on authz.suspended_users using (false);
 comment on table authz.suspended_users is 'People whom the operator shut out.';
 comment on column authz.suspended_users.user_id is 'The person.';
 comment on column authz.suspended_users.reason is 'Why, for the operator.';
@@ -270,6 +272,7 @@ create table authz.suspended_workspaces (
     references public.workspaces (id) on delete cascade
 );
 alter table authz.suspended_workspaces enable row level security;
+create policy suspended_workspaces_nobody on authz.suspended_workspaces using (false);
 comment on table authz.suspended_workspaces is 'Workspaces that the operator shut.';
 comment on column authz.suspended_workspaces.workspace_id is 'The tenant.';
 comment on column authz.suspended_workspaces.reason is 'Why, for the operator.';

@@ -11,13 +11,14 @@ comment on schema billing is 'Plans, limits, usage; later subscriptions and what
 create table billing.plans (
     id text not null,
     name text not null,
-    rank integer not null,
+    rank bigint not null,
     is_default boolean not null default false,
     constraint plans_pkey primary key (id),
     constraint plans_id_is_well_formed check (id ~ '^[a-z][a-z0-9_]{0,47}$'),
     constraint plans_rank_is_unique unique (rank)
 );
 alter table billing.plans enable row level security;
+create policy plans_nobody on billing.plans using (false);
 create unique index plans_one_default on billing.plans (is_default) where is_default;
 comment on table billing.plans is 'What can be bought, the smallest first.';
 comment on column billing.plans.id is 'Its name for programs.';
@@ -32,6 +33,7 @@ create table billing.resources (
     constraint resources_count_one_table_each unique (relation)
 );
 alter table billing.resources enable row level security;
+create policy resources_nobody on billing.resources using (false);
 comment on table billing.resources is 'What plans limit: the rows of which table.';
 comment on column billing.resources.resource is 'Its name in limits, usage and refusals.';
 comment on column billing.resources.relation is 'The table whose rows are counted.';
@@ -47,6 +49,7 @@ create table billing.plan_limits (
     constraint plan_limits_max_is_not_negative check (max >= 0)
 );
 alter table billing.plan_limits enable row level security;
+create policy plan_limits_nobody on billing.plan_limits using (false);
 create index plan_limits_resource on billing.plan_limits (resource);
 comment on table billing.plan_limits is 'How many of each resource a plan allows. A missing row allows none.';
 comment on column billing.plan_limits.plan_id is 'The plan.';
@@ -59,6 +62,7 @@ create table billing.features (
     constraint features_pkey primary key (feature)
 );
 alter table billing.features enable row level security;
+create policy features_nobody on billing.features using (false);
 comment on table billing.features is 'What a plan can include beyond numbers.';
 comment on column billing.features.feature is 'Its name for programs.';
 comment on column billing.features.description is 'What it gives.';
@@ -72,13 +76,17 @@ create table billing.plan_features (
     on delete cascade
 );
 alter table billing.plan_features enable row level security;
+create policy plan_features_nobody on billing.plan_features using (false);
 create index plan_features_feature on billing.plan_features (feature);
 comment on table billing.plan_features is 'Which features each plan includes.';
 comment on column billing.plan_features.plan_id is 'The plan.';
 comment on column billing.plan_features.feature is 'What it includes.';
 
+-- The table was made by the migration before this one: there is nothing to scan or to block.
+-- squawk-ignore adding-foreign-key-constraint, constraint-missing-not-valid
 alter table public.permissions add constraint permissions_required_feature_exists
 foreign key (required_feature) references billing.features (feature);
+-- squawk-ignore require-concurrent-index-creation
 create index permissions_required_feature on public.permissions (required_feature)
 where required_feature is not null;
 
@@ -94,6 +102,7 @@ create table billing.workspace_plans (
     constraint workspace_plans_name_a_plan foreign key (plan_id) references billing.plans (id)
 );
 alter table billing.workspace_plans enable row level security;
+create policy workspace_plans_nobody on billing.workspace_plans using (false);
 create index workspace_plans_plan_id on billing.workspace_plans (plan_id);
 comment on table billing.workspace_plans is 'The plan each workspace is on.';
 comment on column billing.workspace_plans.workspace_id is 'The tenant.';
@@ -114,6 +123,7 @@ create table billing.limit_overrides (
     constraint limit_overrides_max_is_not_negative check (max >= 0)
 );
 alter table billing.limit_overrides enable row level security;
+create policy limit_overrides_nobody on billing.limit_overrides using (false);
 create index limit_overrides_resource on billing.limit_overrides (resource);
 comment on table billing.limit_overrides is 'What was agreed with one workspace instead of its plan''s limit.';
 comment on column billing.limit_overrides.workspace_id is 'The tenant.';
@@ -135,6 +145,7 @@ create table billing.feature_overrides (
     on delete cascade
 );
 alter table billing.feature_overrides enable row level security;
+create policy feature_overrides_nobody on billing.feature_overrides using (false);
 create index feature_overrides_feature on billing.feature_overrides (feature);
 comment on table billing.feature_overrides is 'Features agreed with one workspace instead of its plan''s.';
 comment on column billing.feature_overrides.workspace_id is 'The tenant.';
@@ -158,6 +169,7 @@ create table billing.usage_counters (
     constraint usage_counters_count_only_what_is_limited check ((max is null) = (used is null))
 ) with (fillfactor = 50);
 alter table billing.usage_counters enable row level security;
+create policy usage_counters_nobody on billing.usage_counters using (false);
 create index usage_counters_resource on billing.usage_counters (resource);
 comment on table billing.usage_counters is 'What each workspace uses of what it may: the row that makes a limit exact.';
 comment on column billing.usage_counters.workspace_id is 'The tenant.';
@@ -207,7 +219,8 @@ as $$
     order by p.rank
     limit 1
 $$;
-comment on function billing.plan_that_allows(text, bigint) is 'The smallest plan that allows so many of a resource, or null.';
+comment on function billing.plan_that_allows(text, bigint) is
+'The smallest plan that allows so many of a resource, or null.';
 
 create function billing.limit_of(workspace_id uuid, resource text) returns bigint
 language sql stable parallel safe
@@ -342,7 +355,8 @@ begin
     return null;
 end
 $$;
-comment on function billing.count_deleted() is 'Statement trigger: takes deleted rows of the resource named off the count.';
+comment on function billing.count_deleted() is
+'Statement trigger: takes deleted rows of the resource named off the count.';
 
 -- Limits in force ----------------------------------------------------------------------------
 
@@ -414,7 +428,8 @@ begin
     return null;
 end
 $$;
-comment on function billing.refresh_overridden_limit() is 'Trigger: a workspace was given a limit of its own, or lost it.';
+comment on function billing.refresh_overridden_limit() is
+'Trigger: a workspace was given a limit of its own, or lost it.';
 
 create trigger limit_overrides_refresh_limit
 after insert or update or delete on billing.limit_overrides
@@ -448,7 +463,8 @@ begin
     return null;
 end
 $$;
-comment on function billing.start_on_default_plan() is 'Trigger: a new workspace gets a plan, and with it its counters.';
+comment on function billing.start_on_default_plan() is
+'Trigger: a new workspace gets a plan, and with it its counters.';
 
 create trigger workspaces_start_on_default_plan
 after insert on public.workspaces
@@ -459,7 +475,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    table_name text := (select c.relname from pg_class c where c.oid = limit_rows.relation);
+    table_name text := (select c.relname::text from pg_class c where c.oid = limit_rows.relation);
     missing text;
 begin
     select p.id into missing from billing.plans p where not limit_rows.limits ? p.id order by p.rank limit 1;
@@ -491,7 +507,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    table_name text := (select c.relname from pg_class c where c.oid = release_rows.relation);
+    table_name text := (select c.relname::text from pg_class c where c.oid = release_rows.relation);
 begin
     execute format('drop trigger if exists %I on %s', table_name || '_count_inserted', release_rows.relation);
     execute format('drop trigger if exists %I on %s', table_name || '_count_deleted', release_rows.relation);

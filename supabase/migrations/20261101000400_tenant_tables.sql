@@ -13,6 +13,7 @@ create table tenancy.tenant_tables (
     constraint tenant_tables_pkey primary key (relation)
 );
 alter table tenancy.tenant_tables enable row level security;
+create policy tenant_tables_nobody on tenancy.tenant_tables using (false);
 comment on table tenancy.tenant_tables is 'The tables under the roof.';
 comment on column tenancy.tenant_tables.relation is 'The table.';
 comment on column tenancy.tenant_tables.resource is 'What its permissions are called: resource.read and so on.';
@@ -24,6 +25,7 @@ create table tenancy.other_tables (
     constraint other_tables_pkey primary key (relation)
 );
 alter table tenancy.other_tables enable row level security;
+create policy other_tables_nobody on tenancy.other_tables using (false);
 comment on table tenancy.other_tables is 'Tables in public that are not tenant tables, each with its reason.';
 comment on column tenancy.other_tables.relation is 'The table.';
 comment on column tenancy.other_tables.reason is 'Why it is none.';
@@ -221,7 +223,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    table_name text := (select c.relname from pg_class c where c.oid = adopt_table.relation);
+    table_name text := (select c.relname::text from pg_class c where c.oid = adopt_table.relation);
     found_amiss record;
 begin
     if not exists (select from public.permissions p where p.permission = adopt_table.resource || '.read') then
@@ -261,4 +263,5 @@ begin
     delete from tenancy.tenant_tables t where t.relation = release_table.relation;
 end
 $$;
-comment on function tenancy.release_table(regclass) is 'Undoes adopt_table(). For rollbacks, before the table is dropped.';
+comment on function tenancy.release_table(regclass) is
+'Undoes adopt_table(). For rollbacks, before the table is dropped.';

@@ -48,7 +48,7 @@ create trigger rowhouse_sync_profile
 after insert or update of email on auth.users
 for each row execute function tenancy.sync_profile();
 
-select tenancy.ensure_profile(u.id) from auth.users u;
+select tenancy.ensure_profile(users.id) from auth.users;
 
 create function tenancy.touch() returns trigger
 language plpgsql
@@ -90,6 +90,7 @@ create table tenancy.reserved_slugs (
     constraint reserved_slugs_pkey primary key (slug)
 );
 alter table tenancy.reserved_slugs enable row level security;
+create policy reserved_slugs_nobody on tenancy.reserved_slugs using (false);
 comment on table tenancy.reserved_slugs is 'Names that no workspace may take, because URLs need them.';
 comment on column tenancy.reserved_slugs.slug is 'In lower case.';
 
@@ -100,7 +101,7 @@ select unnest(
     image,images,invitations,invite,legal,localhost,login,logout,mail,me,media,new,oauth,owner,
     postmaster,pricing,privacy,profile,public,realtime,register,rest,root,rowhouse,security,settings,
     signin,signout,signup,smtp,ssl,staging,static,status,storage,subscribe,support,system,team,terms,
-    test,undefined,user,users,webhook,webhooks,webmaster,workspace,workspaces,www}'::text []
+    test,undefined,user,users,webhook,webhooks,webmaster,workspace,workspaces,www}'::text[]
 );
 
 create function tenancy.check_workspace() returns trigger
@@ -191,40 +192,55 @@ create trigger workspace_members_guard
 before insert or update or delete on public.workspace_members
 for each row execute function tenancy.guard_membership();
 
-create function tenancy.keep_an_owner() returns trigger
+create function tenancy.require_owner(workspace_id uuid) returns void
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-    checked uuid;
 begin
-    if tg_table_name = 'workspaces' then
-        checked := new.id;
-    else
-        checked := old.workspace_id;
-    end if;
-    if not tenancy.has_owner(checked) and exists (
-        select from public.workspaces w where w.id = checked and w.deleted_at is null
+    if not tenancy.has_owner(require_owner.workspace_id) and exists (
+        select from public.workspaces w where w.id = require_owner.workspace_id and w.deleted_at is null
     ) then
         perform ops.raise_http(
             409, 'last_owner', 'A workspace must have an owner.', null,
             'Make somebody else an owner first, or delete the workspace.'
         );
     end if;
+end
+$$;
+comment on function tenancy.require_owner(uuid) is
+'Answers 409 for a workspace, if it is not deleted, without an owner.';
+
+create function tenancy.keep_an_owner() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform tenancy.require_owner(old.workspace_id);
     return null;
 end
 $$;
-comment on function tenancy.keep_an_owner() is 'Trigger: refuses whatever would leave a workspace without an owner.';
+comment on function tenancy.keep_an_owner() is 'Trigger: refuses to end the last ownership of a workspace.';
+
+create function tenancy.have_an_owner() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform tenancy.require_owner(new.id);
+    return null;
+end
+$$;
+comment on function tenancy.have_an_owner() is 'Trigger: refuses a new or restored workspace without an owner.';
 
 create trigger workspace_members_keep_an_owner
 after update or delete on public.workspace_members
 for each row execute function tenancy.keep_an_owner();
 
 -- A new workspace may get its owner within its transaction; a restored one must have one.
-create constraint trigger workspaces_keep_an_owner
+create constraint trigger workspaces_have_an_owner
 after insert or update of deleted_at on public.workspaces
 deferrable initially deferred
-for each row execute function tenancy.keep_an_owner();
+for each row execute function tenancy.have_an_owner();
 
 create function tenancy.guard_role() returns trigger
 language plpgsql security definer
@@ -311,7 +327,8 @@ begin
     return found;
 end
 $$;
-comment on function tenancy.mark_restored(uuid) is 'Brings a deleted workspace back; false if it was not deleted. For operators.';
+comment on function tenancy.mark_restored(uuid) is
+'Brings a deleted workspace back; false if it was not deleted. For operators.';
 
 create function tenancy.delete_workspace(workspace_id uuid) returns timestamptz
 language plpgsql security definer

@@ -9,7 +9,7 @@ create table public.invitations (
     email text not null,
     role_id uuid,
     expires_at timestamptz not null,
-    sent_count integer not null default 1,
+    sent_count bigint not null default 1,
     sent_at timestamptz not null default ops.now(),
     accepted_at timestamptz,
     accepted_by uuid,
@@ -49,7 +49,8 @@ comment on column public.invitations.accepted_by is 'By whom.';
 comment on column public.invitations.revoked_at is 'When it was withdrawn.';
 comment on column public.invitations.created_at is 'When it was made.';
 comment on column public.invitations.updated_at is 'When it last changed.';
-comment on column public.invitations.created_by is 'Who invites: their role is the ceiling, when sending and when accepting.';
+comment on column public.invitations.created_by is
+'Who invites: their role is the ceiling, when sending and when accepting.';
 
 select tenancy.adopt_table('public.invitations', 'members');
 
@@ -63,7 +64,9 @@ create table tenancy.invitation_tokens (
     references public.invitations (workspace_id, id) on delete cascade
 );
 alter table tenancy.invitation_tokens enable row level security;
-comment on table tenancy.invitation_tokens is 'The token that works for each invitation, as a hash; the token itself is nowhere.';
+create policy invitation_tokens_nobody on tenancy.invitation_tokens using (false);
+comment on table tenancy.invitation_tokens is
+'The token that works for each invitation, as a hash; the token itself is nowhere.';
 comment on column tenancy.invitation_tokens.token_hash is 'SHA-256 of the token.';
 comment on column tenancy.invitation_tokens.workspace_id is 'The tenant.';
 comment on column tenancy.invitation_tokens.invitation_id is 'The invitation it opens.';
@@ -101,7 +104,8 @@ begin
     return found_id;
 end
 $$;
-comment on function authz.role_named(uuid, text) is 'The system role or the workspace''s own of that key; answers 404 if none.';
+comment on function authz.role_named(uuid, text) is
+'The system role or the workspace''s own of that key; answers 404 if none.';
 
 -- Members ------------------------------------------------------------------------------------
 
@@ -331,7 +335,8 @@ begin
     return invitation;
 end
 $$;
-comment on function tenancy.open_invitation(uuid, uuid) is 'An invitation that waits, locked; answers 404 for any other.';
+comment on function tenancy.open_invitation(uuid, uuid) is
+'An invitation that waits, locked; answers 404 for any other.';
 
 create function tenancy.resend_invitation(workspace_id uuid, invitation_id uuid)
 returns table (id uuid, token text, expires_at timestamptz)
@@ -511,7 +516,8 @@ begin
     end if;
 end
 $$;
-comment on function tenancy.require_held(uuid, uuid, text[]) is 'Answers 403 for a permission that the member does not hold.';
+comment on function tenancy.require_held(uuid, uuid, text[]) is
+'Answers 403 for a permission that the member does not hold.';
 
 create function tenancy.create_role(
     workspace_id uuid, key text, name text, permissions text[], description text
@@ -633,13 +639,15 @@ create function public.leave_workspace(workspace_id uuid) returns void
 language sql
 set search_path = pg_catalog, pg_temp
 as $$ select tenancy.leave_workspace($1) $$;
-comment on function public.leave_workspace(uuid) is 'Ends the caller''s own membership, unless they are the last owner.';
+comment on function public.leave_workspace(uuid) is
+'Ends the caller''s own membership, unless they are the last owner.';
 
 create function public.transfer_ownership(workspace_id uuid, user_id uuid) returns void
 language sql
 set search_path = pg_catalog, pg_temp
 as $$ select tenancy.transfer_ownership($1, $2) $$;
-comment on function public.transfer_ownership(uuid, uuid) is 'Makes a member the owner, and the caller an admin. For owners.';
+comment on function public.transfer_ownership(uuid, uuid) is
+'Makes a member the owner, and the caller an admin. For owners.';
 
 create function public.invite_member(workspace_id uuid, email text, role text default 'member')
 returns table (id uuid, token text, expires_at timestamptz)

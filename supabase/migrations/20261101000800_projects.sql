@@ -139,7 +139,8 @@ as $$
         and p.workspace_id = any (array(select authz.workspaces_with('projects.read')))
         and p.is_private
 $$;
-comment on function authz.joined_projects() is 'The private projects that the caller sees for being in them or leading them.';
+comment on function authz.joined_projects() is
+'The private projects that the caller sees for being in them or leading them.';
 
 create function tenancy.follow_project() returns trigger
 language plpgsql security definer

@@ -9,6 +9,7 @@ create table ops.schedules (
     constraint schedules_pkey primary key (name)
 );
 alter table ops.schedules enable row level security;
+create policy schedules_nobody on ops.schedules using (false);
 comment on table ops.schedules is 'What the clock starts, whether pg_cron is here to do it or not.';
 comment on column ops.schedules.name is 'Its name in cron.job.';
 comment on column ops.schedules.timing is 'When, as cron writes it, in UTC.';

@@ -177,7 +177,7 @@ declare
     version integer := current_setting('server_version_num')::integer;
     -- The minor versions that close what lets RLS be bypassed: CVE-2024-10976 and CVE-2025-8713.
     -- Source: postgresql.org/support/security.
-    oldest constant jsonb := '{"15": 150014, "16": 160010, "17": 170006, "18": 180000}';
+    oldest constant jsonb := jsonb '{"15": 150014, "16": 160010, "17": 170006, "18": 180000}';
     failed record;
 begin
     if version < coalesce((oldest ->> (version / 10000)::text)::integer, 150014) then
@@ -202,7 +202,7 @@ begin
         );
     end if;
     for failed in execute
-        'select j.jobname, d.return_message from cron.job j '
+        'select j.jobname::text, d.return_message::text from cron.job j '
         'join lateral (select * from cron.job_run_details d where d.jobid = j.jobid order by d.runid desc limit 1) d '
         'on true where d.status = ''failed'' and j.database = current_database()'
     loop

@@ -36,7 +36,7 @@ using (id = (select authz.user_id()))
 with check (id = (select authz.user_id()));
 comment on policy profiles_update on public.profiles is 'Oneself.';
 
--- policies/project_members.sql sha256:8aa84a73204f1a2091febf29d25381f6d8a42701b9f922539a6c57f666168067
+-- policies/project_members.sql sha256:b8ff02457c681d425f74b483f77069378dcd6764e3fab9732afaa9bc7f38122e
 
 grant select, delete on public.project_members to authenticated;
 grant insert (workspace_id, id, project_id, user_id) on public.project_members to authenticated;
@@ -45,17 +45,20 @@ grant select, insert, update, delete on public.project_members to service_role;
 drop policy if exists project_members_select on public.project_members;
 create policy project_members_select on public.project_members for select to authenticated
 using (workspace_id = any (array(select authz.workspaces_with('projects.read'))));
-comment on policy project_members_select on public.project_members is 'Those whose role allows it, in their workspaces.';
+comment on policy project_members_select on public.project_members is
+'Those whose role allows it, in their workspaces.';
 
 drop policy if exists project_members_insert on public.project_members;
 create policy project_members_insert on public.project_members for insert to authenticated
 with check (workspace_id = any (array(select authz.workspaces_with('projects.update'))));
-comment on policy project_members_insert on public.project_members is 'Those whose role allows it, in their workspaces.';
+comment on policy project_members_insert on public.project_members is
+'Those whose role allows it, in their workspaces.';
 
 drop policy if exists project_members_delete on public.project_members;
 create policy project_members_delete on public.project_members for delete to authenticated
 using (workspace_id = any (array(select authz.workspaces_with('projects.update'))));
-comment on policy project_members_delete on public.project_members is 'Those whose role allows it, in their workspaces.';
+comment on policy project_members_delete on public.project_members is
+'Those whose role allows it, in their workspaces.';
 
 -- On top of the role: only through a project one is in, so that nobody adds themselves.
 drop policy if exists project_members_private on public.project_members;
@@ -70,7 +73,8 @@ with check (
     or project_id = any (array(select authz.joined_projects()))
     or workspace_id = any (array(select authz.workspaces_with('projects.read_private')))
 );
-comment on policy project_members_private on public.project_members is 'Who is in a private project: only for those who see it.';
+comment on policy project_members_private on public.project_members is
+'Who is in a private project: only for those who see it.';
 
 -- policies/projects.sql sha256:4d237e535717f2e23a3fdde311e63cd760326c1898d3c166eca2349f6735f755
 
@@ -118,14 +122,15 @@ with check (
 comment on policy projects_private on public.projects is
 'A private project: only its lead, its members and those who may see all of them.';
 
--- policies/role_permissions.sql sha256:1597ca9643ad76bb98d5fc3b798bf1c4dafae852c6f5df0fd2716c12f9d0c9d7
+-- policies/role_permissions.sql sha256:0caa8d2b7b2d75c0064c33db15363a6d21e0c9b6d68375e8c2b39721f2fe160a
 
 grant select on public.role_permissions to authenticated, service_role;
 
 drop policy if exists role_permissions_select on public.role_permissions;
 create policy role_permissions_select on public.role_permissions for select to authenticated
 using (role_id = any (array(select authz.visible_roles())));
-comment on policy role_permissions_select on public.role_permissions is 'The system roles, and the custom ones of one''s workspaces.';
+comment on policy role_permissions_select on public.role_permissions is
+'The system roles, and the custom ones of one''s workspaces.';
 
 -- policies/roles.sql sha256:469a4b7b75a8cea484b7d6d91f66cbac34c8cef7183d34980fac76f05669d43c
 

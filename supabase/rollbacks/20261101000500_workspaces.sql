@@ -4,7 +4,7 @@ drop function public.restore_workspace(uuid), public.my_workspaces(), public.my_
 drop function tenancy.sync_profile() cascade;
 drop trigger profiles_touch on public.profiles;
 drop trigger workspaces_check on public.workspaces;
-drop trigger workspaces_keep_an_owner on public.workspaces;
+drop trigger workspaces_have_an_owner on public.workspaces;
 drop trigger workspace_members_guard on public.workspace_members;
 drop trigger workspace_members_keep_an_owner on public.workspace_members;
 drop trigger roles_guard on public.roles;
@@ -14,7 +14,8 @@ drop function tenancy.my_permissions(uuid), tenancy.my_workspaces(), tenancy.pur
 drop function tenancy.restore_workspace(uuid), tenancy.delete_workspace(uuid);
 drop function tenancy.mark_restored(uuid), tenancy.mark_deleted(uuid), tenancy.grace_period();
 drop function tenancy.create_workspace(text, text), tenancy.make_workspace(text, text, uuid);
-drop function tenancy.guard_role(), tenancy.keep_an_owner(), tenancy.guard_membership();
+drop function tenancy.guard_role(), tenancy.keep_an_owner(), tenancy.have_an_owner();
+drop function tenancy.require_owner(uuid), tenancy.guard_membership();
 drop function tenancy.has_owner(uuid), tenancy.lock_workspace(uuid), tenancy.check_workspace();
 drop table tenancy.reserved_slugs;
 drop function tenancy.person(text), tenancy.touch(), tenancy.ensure_profile(uuid);

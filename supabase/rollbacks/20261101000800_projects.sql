@@ -5,4 +5,5 @@ select tenancy.release_table('public.tasks');
 select tenancy.release_table('public.project_members');
 select tenancy.release_table('public.projects');
 drop table public.tasks, public.project_members, public.projects;
-delete from public.permissions where permission ~ '^(projects|tasks)\.';
+delete from public.permissions
+where permission ~ '^(projects|tasks)\.';

@@ -104,4 +104,3 @@ revoke all on public.permissions from authenticated, service_role;
 
 drop policy if exists invitations_select on public.invitations;
 revoke all on public.invitations from authenticated, service_role;
-

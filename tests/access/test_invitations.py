@@ -31,7 +31,9 @@ def workspace(db: Connection, owner: Any) -> Any:
     return make_workspace(db, owner)
 
 
-def test_an_invitation_is_accepted_once_by_whoever_verified_its_address(db: Connection, owner: Any, workspace: Any) -> None:
+def test_an_invitation_is_accepted_once_by_whoever_verified_its_address(
+    db: Connection, owner: Any, workspace: Any
+) -> None:
     with as_user(db, owner):
         token = invite(db, workspace, "  Bob@Example.COM ", "viewer")["token"]
     bob = make_user(db, "bob@example.com")
@@ -66,7 +68,9 @@ def test_another_address_and_an_unverified_one_are_refused(db: Connection, owner
         accept(db, make_user(db, "bob@example.com", is_verified=False), token)
 
 
-def test_an_expired_invitation_is_refused_and_makes_room_for_a_new_one(db: Connection, owner: Any, workspace: Any) -> None:
+def test_an_expired_invitation_is_refused_and_makes_room_for_a_new_one(
+    db: Connection, owner: Any, workspace: Any
+) -> None:
     with as_user(db, owner):
         token = invite(db, workspace, "bob@example.com")["token"]
         with refused("already_invited"), db.transaction():
@@ -129,7 +133,9 @@ def test_the_ceiling_is_checked_again_when_accepting(db: Connection, owner: Any,
         accept(db, make_user(db, "bob@example.com"), token)
 
 
-@pytest.mark.parametrize("email", ["", "bob", "bob@", "@example.com", "a b@example.com", "x" * 400 + "@example.com", None])
+@pytest.mark.parametrize(
+    "email", ["", "bob", "bob@", "@example.com", "a b@example.com", "x" * 400 + "@example.com", None]
+)
 def test_a_malformed_address_is_refused(db: Connection, owner: Any, workspace: Any, email: str | None) -> None:
     with as_user(db, owner), refused("email_invalid"), db.transaction():
         run(db, "select * from public.invite_member(%s, %s, 'member')", [workspace, email])

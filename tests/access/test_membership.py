@@ -54,7 +54,9 @@ def test_whoever_makes_a_workspace_owns_it_and_it_starts_on_the_default_plan(db:
         (None, "slug_invalid"), ("acme\x01", "slug_invalid"), ("Admin", "slug_reserved"), ("api", "slug_reserved"),
     ],
 )  # fmt: skip
-def test_a_malformed_or_reserved_slug_is_refused_and_leaves_nothing(db: Connection, slug: str | None, code: str) -> None:
+def test_a_malformed_or_reserved_slug_is_refused_and_leaves_nothing(
+    db: Connection, slug: str | None, code: str
+) -> None:
     user = make_user(db)
     with as_user(db, user) as session:
         with refused(code), session.transaction():
@@ -91,7 +93,11 @@ def test_the_last_owner_cannot_leave_be_demoted_be_removed_or_be_deleted(db: Con
     workspace = make_workspace(db, owner)
     admin = add_member(db, workspace, "admin")
     with as_user(db, owner) as session:
-        for call in ("leave_workspace(%(w)s)", "remove_member(%(w)s, %(o)s)", "set_member_role(%(w)s, %(o)s, 'member')"):
+        for call in (
+            "leave_workspace(%(w)s)",
+            "remove_member(%(w)s, %(o)s)",
+            "set_member_role(%(w)s, %(o)s, 'member')",
+        ):
             with refused("last_owner"), session.transaction():
                 run(db, f"select public.{call}", {"w": workspace, "o": owner})
     with as_user(db, admin) as session:
@@ -151,7 +157,9 @@ def test_a_custom_role_that_holds_everything_still_does_not_deal_in_ownership(db
     workspace = make_workspace(db, owner)
     with as_user(db, owner):
         run(
-            db, "select public.create_role(%s, 'all', 'All', (select array_agg(permission) from permissions))", [workspace]
+            db,
+            "select public.create_role(%s, 'all', 'All', (select array_agg(permission) from permissions))",
+            [workspace],
         )
     almighty = add_member(db, workspace, "all")
     with as_user(db, almighty) as session:
@@ -181,7 +189,9 @@ def test_a_custom_role_allows_what_it_says_at_once_and_can_be_changed_and_delete
         run(db, "select public.update_role(%s, %s, permissions => '{workspace.read}')", [workspace, role])
     with as_user(db, auditor):
         assert run(db, "select * from projects") == []
-        assert [row["my_permissions"] for row in run(db, "select public.my_permissions(%s)", [workspace])] == ["workspace.read"]
+        assert [row["my_permissions"] for row in run(db, "select public.my_permissions(%s)", [workspace])] == [
+            "workspace.read"
+        ]
     with as_user(db, owner) as session:
         with refused("role_in_use"), session.transaction():
             run(db, "select public.delete_role(%s, %s)", [workspace, role])
@@ -231,7 +241,11 @@ def test_a_role_of_another_workspace_cannot_be_given_by_any_path(db: Connection)
     with as_user(db, owner), refused("role_not_found"), db.transaction():
         set_role(db, here, member, "foreign")
     with refused("role_not_found"), db.transaction():
-        run(db, "update workspace_members set role_id = %s where workspace_id = %s and user_id = %s", [role, here, member])
+        run(
+            db,
+            "update workspace_members set role_id = %s where workspace_id = %s and user_id = %s",
+            [role, here, member],
+        )
     with refused("42501"), db.transaction():
         run(db, "update roles set workspace_id = %s where id = %s", [here, role])
 

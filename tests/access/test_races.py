@@ -80,7 +80,9 @@ def test_an_invitation_accepted_twice_at_once_is_used_once(connect: Connect, lev
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_an_admin_who_is_being_demoted_cannot_promote_anybody_meanwhile(connect: Connect, level: psycopg.IsolationLevel) -> None:
+def test_an_admin_who_is_being_demoted_cannot_promote_anybody_meanwhile(
+    connect: Connect, level: psycopg.IsolationLevel
+) -> None:
     setup, observer = connect(), connect(autocommit=True)
     owner = make_user(setup)
     workspace = make_workspace(setup, owner)

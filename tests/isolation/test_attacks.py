@@ -42,7 +42,11 @@ def test_a_child_cannot_be_planted_under_a_foreign_parent(db: Connection, two: d
     for user, code in ((two["mallory"], "23503"), (member, "42501")):
         for project in (foreign, nothing):
             with as_user(db, user), refused(code), db.transaction():
-                run(db, "insert into tasks (workspace_id, project_id, title) values (%s, %s, 'T')", [two["hers"], project])
+                run(
+                    db,
+                    "insert into tasks (workspace_id, project_id, title) values (%s, %s, 'T')",
+                    [two["hers"], project],
+                )
     with refused("23503"), db.transaction():
         run(db, "insert into tasks (workspace_id, project_id, title) values (%s, %s, 'T')", [two["hers"], foreign])
     mine = make_project(db, two["hers"])
@@ -109,7 +113,11 @@ def test_columns_that_are_not_granted_cannot_be_written(db: Connection, two: dic
             with refused("42501"), db.transaction():
                 run(db, f"update projects set {column} = %s where id = %s", [value, project])
         with refused("42501"), db.transaction():
-            run(db, "insert into projects (workspace_id, name, created_by) values (%s, 'N', %s)", [two["hers"], two["victim"]])
+            run(
+                db,
+                "insert into projects (workspace_id, name, created_by) values (%s, 'N', %s)",
+                [two["hers"], two["victim"]],
+            )
         with refused("42501"), db.transaction():
             run(db, "update workspaces set membership_version = 0 where id = %s", [two["hers"]])
 
@@ -117,11 +125,21 @@ def test_columns_that_are_not_granted_cannot_be_written(db: Connection, two: dic
 def test_a_private_project_is_seen_by_its_lead_its_members_and_admins_only(db: Connection) -> None:
     owner = make_user(db)
     workspace = make_workspace(db, owner)
-    lead, joined, outsider, viewer = (add_member(db, workspace, role) for role in ("member", "member", "member", "viewer"))
+    lead, joined, outsider, viewer = (
+        add_member(db, workspace, role) for role in ("member", "member", "member", "viewer")
+    )
     with as_user(db, lead):
-        project = one(db, "insert into projects (workspace_id, name, is_private) values (%s, 'Secret', true) returning id", [workspace])
+        project = one(
+            db,
+            "insert into projects (workspace_id, name, is_private) values (%s, 'Secret', true) returning id",
+            [workspace],
+        )
         run(db, "insert into tasks (workspace_id, project_id, title) values (%s, %s, 'Hush')", [workspace, project])
-        run(db, "insert into project_members (workspace_id, project_id, user_id) values (%s, %s, %s)", [workspace, project, joined])
+        run(
+            db,
+            "insert into project_members (workspace_id, project_id, user_id) values (%s, %s, %s)",
+            [workspace, project, joined],
+        )
     for user, sees in ((owner, 1), (lead, 1), (joined, 1), (outsider, 0), (viewer, 0)):
         with as_user(db, user):
             for table in ("projects", "tasks", "project_members"):
@@ -129,13 +147,25 @@ def test_a_private_project_is_seen_by_its_lead_its_members_and_admins_only(db: C
     with as_user(db, outsider) as session:
         for project_id in (project, "99999999-9999-4999-8999-999999999999"):
             with refused("42501"), session.transaction():
-                run(db, "insert into tasks (workspace_id, project_id, title) values (%s, %s, 'X')", [workspace, project_id])
+                run(
+                    db,
+                    "insert into tasks (workspace_id, project_id, title) values (%s, %s, 'X')",
+                    [workspace, project_id],
+                )
             with refused("42501"), session.transaction():
-                run(db, "insert into project_members (workspace_id, project_id, user_id) values (%s, %s, %s)", [workspace, project_id, outsider])
+                run(
+                    db,
+                    "insert into project_members (workspace_id, project_id, user_id) values (%s, %s, %s)",
+                    [workspace, project_id, outsider],
+                )
         assert run(db, "update projects set name = 'X' returning id") == []
         assert run(db, "delete from tasks returning id") == []
         with refused("42501"), session.transaction():
-            run(db, "insert into projects (workspace_id, name, is_private, lead_id) values (%s, 'X', true, %s)", [workspace, lead])
+            run(
+                db,
+                "insert into projects (workspace_id, name, is_private, lead_id) values (%s, 'X', true, %s)",
+                [workspace, lead],
+            )
     with as_user(db, lead):
         run(db, "update projects set is_private = false where id = %s", [project])
     with as_user(db, outsider):
@@ -169,7 +199,11 @@ def test_a_function_of_tomorrows_migration_is_refused_to_everybody(db: Connectio
     run(db, "create table public.tomorrow_table (id int)")
     for who in (as_anon(db), as_user(db, make_user(db)), as_service(db)):
         with who as session:
-            for query in ("select public.tomorrow()", "select tenancy.tomorrow()", "select * from public.tomorrow_table"):
+            for query in (
+                "select public.tomorrow()",
+                "select tenancy.tomorrow()",
+                "select * from public.tomorrow_table",
+            ):
                 with refused("42501"), session.transaction():
                     run(db, query)
 
@@ -178,8 +212,15 @@ def test_a_temporary_table_or_function_shadows_nothing(db: Connection, two: dict
     make_project(db, two["theirs"])
     with as_user(db, two["mallory"]):
         run(db, "create temporary table workspace_members (workspace_id uuid, user_id uuid, role_id uuid)")
-        run(db, "insert into pg_temp.workspace_members values (%s, %s, '00000000-0000-4000-8000-000000000001')", [two["theirs"], two["mallory"]])
-        run(db, "create function pg_temp.user_id() returns uuid language sql as $$ select '00000000-0000-4000-8000-000000000001'::uuid $$")
+        run(
+            db,
+            "insert into pg_temp.workspace_members values (%s, %s, '00000000-0000-4000-8000-000000000001')",
+            [two["theirs"], two["mallory"]],
+        )
+        run(
+            db,
+            "create function pg_temp.user_id() returns uuid language sql as $$ select '00000000-0000-4000-8000-000000000001'::uuid $$",
+        )
         run(db, "set local search_path = pg_temp, public")
         assert one(db, "select count(*) from public.projects") == 0
         with refused("workspace_not_found"), db.transaction():

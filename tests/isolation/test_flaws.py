@@ -6,7 +6,6 @@ from typing import Any
 
 import psycopg
 import pytest
-
 from rowhouse import policies
 
 from ..conftest import Database
@@ -142,5 +141,10 @@ def test_policies_check_sees_what_the_database_has_more_and_less(database: Datab
         run(connection, "grant execute on function tenancy.purge_workspaces(integer) to anon")
         run(connection, "revoke update (name) on public.projects from authenticated")
         findings = "\n".join(policies.check(connection))
-    for words in ("grant SELECT on tasks to anon", "policy tasks_delete on tasks", "purge_workspaces", "UPDATE on projects.name"):
+    for words in (
+        "grant SELECT on tasks to anon",
+        "policy tasks_delete on tasks",
+        "purge_workspaces",
+        "UPDATE on projects.name",
+    ):
         assert words in findings

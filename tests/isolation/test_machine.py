@@ -13,7 +13,14 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from ..conftest import Database
 from ..identities import as_user, make_user, make_workspace, refusal, run
@@ -152,9 +159,17 @@ class Isolation(RuleBasedStateMachine):
     def join(self, data: st.DataObject, who: int, whom: int) -> None:
         name = data.draw(st.sampled_from(list(self.projects)))
         project = self.projects[name]
-        row = {"workspace_id": str(self.places[project.workspace]), "project_id": name, "user_id": str(self.people[whom])}
+        row = {
+            "workspace_id": str(self.places[project.workspace]),
+            "project_id": name,
+            "user_id": str(self.people[whom]),
+        }
         response = self.clients[who].post("/project_members", json=row)
-        allowed = self.sees(who, project, "projects.update") and (project.workspace, whom) in self.roles and whom not in project.joined
+        allowed = (
+            self.sees(who, project, "projects.update")
+            and (project.workspace, whom) in self.roles
+            and whom not in project.joined
+        )
         assert (response.status_code == 201) == allowed, response.text
         if allowed:
             project.joined.add(whom)
@@ -165,9 +180,17 @@ class Isolation(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(list(self.projects)))
         project = self.projects[name]
         response = self.clients[who].patch(
-            "/projects", params={"id": f"eq.{name}"}, json={"is_private": not project.is_private}, headers={"Prefer": "return=representation"}
+            "/projects",
+            params={"id": f"eq.{name}"},
+            json={"is_private": not project.is_private},
+            headers={"Prefer": "return=representation"},
         )
-        stays_visible = project.is_private or who in project.joined or project.lead == who or self.may(who, project.workspace, "projects.read_private")
+        stays_visible = (
+            project.is_private
+            or who in project.joined
+            or project.lead == who
+            or self.may(who, project.workspace, "projects.read_private")
+        )
         allowed = self.sees(who, project, "projects.update")
         assert (response.status_code == 200 and response.json() != []) == (allowed and stays_visible), response.text
         if allowed and stays_visible:
@@ -177,7 +200,9 @@ class Isolation(RuleBasedStateMachine):
     @rule(data=st.data(), who=person)
     def delete_project(self, data: st.DataObject, who: int) -> None:
         name = data.draw(st.sampled_from(list(self.projects)))
-        response = self.clients[who].delete("/projects", params={"id": f"eq.{name}"}, headers={"Prefer": "return=representation"})
+        response = self.clients[who].delete(
+            "/projects", params={"id": f"eq.{name}"}, headers={"Prefer": "return=representation"}
+        )
         allowed = self.sees(who, self.projects[name], "projects.delete")
         assert bool(response.json()) == allowed, response.text
         if allowed:
@@ -185,7 +210,9 @@ class Isolation(RuleBasedStateMachine):
 
     @rule(where=place, who=person)
     def move_a_row_to_another_tenant(self, where: int, who: int) -> None:
-        response = self.clients[who].patch("/projects", params={"id": "not.is.null"}, json={"workspace_id": str(self.places[where])})
+        response = self.clients[who].patch(
+            "/projects", params={"id": "not.is.null"}, json={"workspace_id": str(self.places[where])}
+        )
         assert response.status_code == 403, response.text
 
     # What must hold -----------------------------------------------------------------------------
@@ -197,7 +224,12 @@ class Isolation(RuleBasedStateMachine):
         for who, client in enumerate(self.clients):
             visible = {name: project for name, project in self.projects.items() if self.sees(who, project)}
             assert {row["id"] for row in client.get("/projects", params={"select": "id"}).json()} == set(visible)
-            tasks = {task for project in visible.values() for task in project.tasks if self.may(who, project.workspace, "tasks.read")}
+            tasks = {
+                task
+                for project in visible.values()
+                for task in project.tasks
+                if self.may(who, project.workspace, "tasks.read")
+            }
             assert {row["id"] for row in client.get("/tasks", params={"select": "id"}).json()} == tasks
             places = {str(self.places[n]) for n in range(WORKSPACES) if self.may(who, n, "workspace.read")}
             with as_user(self.connection, self.people[who]):

@@ -1,4 +1,4 @@
-"""Every table × verb × identity, against the oracle of world.py. The tables come from the catalogue."""
+"""Every table by verb by identity, against the oracle of world.py. The tables come from the catalogue."""
 
 from __future__ import annotations
 
@@ -29,19 +29,21 @@ def world(connection: Connection) -> World:
     return make_world(connection)
 
 
-class Outcome(Exception):
+class OutcomeError(Exception):
     """Carries what a statement did out of the savepoint that undoes it."""
 
     def __init__(self, rows: list[dict[str, Any]]) -> None:
         self.rows = rows
 
 
-def attempt(connection: Connection, identity: Identity, query: str, parameters: Any = None) -> list[dict[str, Any]] | None:
+def attempt(
+    connection: Connection, identity: Identity, query: str, parameters: Any = None
+) -> list[dict[str, Any]] | None:
     """What a statement returns to somebody, None if it is refused; nothing of it stays."""
     try:
         with connection.transaction(), acting(connection, identity.role, identity.claims):
-            raise Outcome(run(connection, query, parameters))
-    except Outcome as outcome:
+            raise OutcomeError(run(connection, query, parameters))
+    except OutcomeError as outcome:
         return outcome.rows
     except REFUSED:
         return None
@@ -62,11 +64,20 @@ def key_of(table: str) -> str:
 
 
 def test_every_relation_is_covered(connection: Connection) -> None:
-    covered = {*tenant_tables(connection), *CATALOGUES, "workspaces", "workspace_members", "workspace_usage", "profiles"}
+    covered = {
+        *tenant_tables(connection),
+        *CATALOGUES,
+        "workspaces",
+        "workspace_members",
+        "workspace_usage",
+        "profiles",
+    }
     assert set(relations(connection)) == covered
 
 
-def test_select_returns_exactly_the_rows_of_workspaces_where_the_role_allows_it(connection: Connection, world: World) -> None:
+def test_select_returns_exactly_the_rows_of_workspaces_where_the_role_allows_it(
+    connection: Connection, world: World
+) -> None:
     for table in set(relations(connection)) - {*CATALOGUES, "profiles"}:
         permission = needed(connection, table)["select"]
         key = key_of(table)
@@ -76,7 +87,9 @@ def test_select_returns_exactly_the_rows_of_workspaces_where_the_role_allows_it(
             seen = {row[key] for row in rows or []}
             assert seen == expected, f"{identity.name} selects from {table}"
             for workspace in world.workspaces:
-                counted = attempt(connection, identity, f"select count(*) as n from public.{table} where {key} = %s", [workspace])
+                counted = attempt(
+                    connection, identity, f"select count(*) as n from public.{table} where {key} = %s", [workspace]
+                )
                 assert bool(counted and counted[0]["n"]) == (workspace in expected), f"{identity.name} counts {table}"
 
 
@@ -136,11 +149,17 @@ def test_statements_without_a_filter_touch_no_other_tenant(connection: Connectio
     for table in ("projects", "tasks"):
         for identity in world.identities:
             allowed = {w for w in world.workspaces if identity.may(w, f"{table}.update")}
-            rows = attempt(connection, identity, f"update public.{table} set {'name' if table == 'projects' else 'title'} = 'x' returning workspace_id")
+            rows = attempt(
+                connection,
+                identity,
+                f"update public.{table} set {'name' if table == 'projects' else 'title'} = 'x' returning workspace_id",
+            )
             assert {row["workspace_id"] for row in rows or []} == allowed, f"{identity.name} updates all {table}"
 
 
-@pytest.mark.parametrize("claims", ["", "not json", "[]", '"text"', "null", "{}", '{"sub": 5}', '{"sub": "x"}', '{"sub": {"a": 1}}'])
+@pytest.mark.parametrize(
+    "claims", ["", "not json", "[]", '"text"', "null", "{}", '{"sub": 5}', '{"sub": "x"}', '{"sub": {"a": 1}}']
+)
 def test_malformed_claims_show_nothing(connection: Connection, world: World, claims: str) -> None:
     for table in set(relations(connection)):
         try:

@@ -34,6 +34,7 @@ def holds(role: str, permission: str) -> bool:
         return permission in HELD.get(role, set())
     return action == "read" or role != "viewer"
 
+
 # Which permission each verb on each table needs; a verb that is missing is nobody's. A table that an
 # adopter adds needs none of this: resource.read, .create, .update and .delete are assumed.
 NEEDED = {
@@ -151,11 +152,18 @@ def plant(db: Connection, workspace: uuid.UUID, owner: uuid.UUID) -> dict[str, u
 
 
 def tenant_tables(db: Connection) -> list[str]:
-    return [row["t"] for row in run(db, "select relname as t from tenancy.tenant_tables t join pg_class c on c.oid = t.relation order by 1")]
+    return [
+        row["t"]
+        for row in run(
+            db, "select relname as t from tenancy.tenant_tables t join pg_class c on c.oid = t.relation order by 1"
+        )
+    ]
 
 
 def resource_of(db: Connection, table: str) -> str:
-    resource: str = one(db, "select resource from tenancy.tenant_tables where relation = %s::regclass", [f"public.{table}"])
+    resource: str = one(
+        db, "select resource from tenancy.tenant_tables where relation = %s::regclass", [f"public.{table}"]
+    )
     return resource
 
 
@@ -164,7 +172,12 @@ def needed(db: Connection, table: str) -> dict[str, str]:
     if table in NEEDED:
         return NEEDED[table]
     resource = resource_of(db, table)
-    return {"select": f"{resource}.read", "insert": f"{resource}.create", "update": f"{resource}.update", "delete": f"{resource}.delete"}
+    return {
+        "select": f"{resource}.read",
+        "insert": f"{resource}.create",
+        "update": f"{resource}.update",
+        "delete": f"{resource}.delete",
+    }
 
 
 SAMPLES = {
@@ -194,7 +207,9 @@ def insertion(
         if column["target"] and column["target"].removeprefix("public.") in rows:
             values[column["name"]] = rows[column["target"].removeprefix("public.")]
         elif column["target"] and column["target"].endswith("workspace_members"):
-            values[column["name"]] = one(db, "select user_id from workspace_members where workspace_id = %s limit 1", [workspace])
+            values[column["name"]] = one(
+                db, "select user_id from workspace_members where workspace_id = %s limit 1", [workspace]
+            )
         else:
             values[column["name"]] = SAMPLES[column["type"]]
     names = ", ".join(values)

@@ -20,7 +20,11 @@ def copy(tmp_path: Path) -> Path:
     """A copy of the project's own files that shares what is installed."""
     copied = tmp_path / "project"
     tracked = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.split()
     for name in tracked:
         if (ROOT / name).is_file():
@@ -35,15 +39,15 @@ def rowhouse(copy: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*ROWHOUSE, *arguments], cwd=copy, capture_output=True, text=True, check=False)
 
 
-
-
 def test_a_new_table_passes_its_test_and_the_isolation_matrix(copy: Path) -> None:
     first = rowhouse(
         copy, "new", "table", "invoices", "--columns", "number:text, due_on:date?, paid:bool, project_id:projects",
         "--limit", "free=10,pro=1000,enterprise=unlimited",
     )  # fmt: skip
     assert first.returncode == 0, first.stderr
-    second = rowhouse(copy, "new", "table", "notes", "--columns", "body:text, invoice_id:invoices?", "--permission", "tasks")
+    second = rowhouse(
+        copy, "new", "table", "notes", "--columns", "body:text, invoice_id:invoices?", "--permission", "tasks"
+    )
     assert second.returncode == 0, second.stderr
     home = copy / ".rowhouse"
     home.mkdir()
@@ -51,7 +55,14 @@ def test_a_new_table_passes_its_test_and_the_isolation_matrix(copy: Path) -> Non
     if (packages / "packages").is_dir():
         (home / "packages").symlink_to(packages / "packages")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "ROWHOUSE_TEST"))}
-    tests = ["tests/invoices", "tests/notes", "tests/isolation/test_matrix.py", "tests/isolation/test_flaws.py", "-k", "not flaws or without"]
+    tests = [
+        "tests/invoices",
+        "tests/notes",
+        "tests/isolation/test_matrix.py",
+        "tests/isolation/test_flaws.py",
+        "-k",
+        "not flaws or without",
+    ]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
         cwd=copy, env={**environment, "PYTHONPATH": str(copy)}, capture_output=True, text=True, check=False,

@@ -20,7 +20,11 @@ BULK = "insert into projects (workspace_id, name) select %s, 'P' from generate_s
 
 
 def counter(db: Connection, workspace: Any, resource: str = "projects") -> tuple[int | None, int | None]:
-    row = run(db, "select used, max from billing.usage_counters where workspace_id = %s and resource = %s", [workspace, resource])[0]
+    row = run(
+        db,
+        "select used, max from billing.usage_counters where workspace_id = %s and resource = %s",
+        [workspace, resource],
+    )[0]
     return row["used"], row["max"]
 
 
@@ -65,7 +69,11 @@ def test_a_bulk_insert_is_counted_row_by_row_and_refused_as_a_whole(db: Connecti
 
 def test_rows_of_several_workspaces_in_one_statement_are_counted_each(db: Connection, owner: Any) -> None:
     here, there = (make_workspace(db, owner, plan="free") for _ in range(2))
-    run(db, "insert into projects (workspace_id, name) select w, 'P' from unnest(%s::uuid[]) w, generate_series(1, 2)", [[here, there]])
+    run(
+        db,
+        "insert into projects (workspace_id, name) select w, 'P' from unnest(%s::uuid[]) w, generate_series(1, 2)",
+        [[here, there]],
+    )
     assert (counter(db, here)[0], counter(db, there)[0]) == (2, 2)
     run(db, "delete from projects where workspace_id = any (%s::uuid[])", [[here, there]])
     assert (counter(db, here)[0], counter(db, there)[0]) == (0, 0)
@@ -78,15 +86,18 @@ def test_upserts_count_what_they_insert(db: Connection, owner: Any) -> None:
     run(db, upsert + "update set name = excluded.name", [workspace, project])
     run(db, upsert + "nothing", [workspace, project])
     assert counter(db, workspace)[0] == 1
-    run(db, "merge into projects p using (values (%s::uuid)) v (w) on false when not matched then insert (workspace_id, name) values (v.w, 'M')", [workspace])
+    run(
+        db,
+        "merge into projects p using (values (%s::uuid)) v (w) on false when not matched then insert (workspace_id, name) values (v.w, 'M')",
+        [workspace],
+    )
     assert counter(db, workspace)[0] == 2
 
 
 def test_cascades_and_rollbacks_are_counted(db: Connection, owner: Any) -> None:
     workspace = make_workspace(db, owner, plan="free")
-    with pytest.raises(ZeroDivisionError), db.transaction():
+    with db.transaction(force_rollback=True):
         run(db, BULK, [workspace, 2])
-        raise ZeroDivisionError
     assert counter(db, workspace)[0] == 0
     run(db, "set constraints all immediate")
     run(db, "delete from workspaces where id = %s", [workspace])
@@ -121,7 +132,10 @@ def test_a_downgrade_below_what_is_used_blocks_growth_and_nothing_else(db: Conne
     with as_user(db, owner) as session:
         with refused("plan_limit_reached"), session.transaction():
             run(session, BULK, [workspace, 1])
-        assert len(run(session, "update projects set name = 'changed' where workspace_id = %s returning id", [workspace])) == 5
+        assert (
+            len(run(session, "update projects set name = 'changed' where workspace_id = %s returning id", [workspace]))
+            == 5
+        )
         run(session, "delete from projects where id = (select min(id::text)::uuid from projects)")
         with refused("plan_limit_reached"), session.transaction():
             run(session, BULK, [workspace, 1])
@@ -145,7 +159,9 @@ def test_without_a_limit_nothing_is_counted_until_there_is_one(db: Connection, o
 
 def test_an_override_beats_the_plan_and_its_end_brings_the_plan_back(db: Connection, owner: Any) -> None:
     workspace = make_workspace(db, owner, plan="free")
-    override = "insert into billing.limit_overrides (workspace_id, resource, max, reason) values (%s, 'projects', %s, 'deal')"
+    override = (
+        "insert into billing.limit_overrides (workspace_id, resource, max, reason) values (%s, 'projects', %s, 'deal')"
+    )
     run(db, override, [workspace, 5])
     run(db, BULK, [workspace, 5])
     assert counter(db, workspace) == (5, 5)
@@ -183,7 +199,9 @@ def test_usage_is_shown_to_members_and_to_nobody_else(db: Connection, owner: Any
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_sixty_four_inserts_at_a_limit_admit_exactly_what_is_left(connect: Connect, level: psycopg.IsolationLevel) -> None:
+def test_sixty_four_inserts_at_a_limit_admit_exactly_what_is_left(
+    connect: Connect, level: psycopg.IsolationLevel
+) -> None:
     setup = connect()
     owner = make_user(setup)
     workspace = make_workspace(setup, owner, plan="pro")
@@ -234,7 +252,10 @@ def test_deletes_in_between_make_room_and_the_count_stays_exact(connect: Connect
                 run(connection, BULK, [workspace, 1])
             except psycopg.Error as error:
                 assert refusal(error) == "plan_limit_reached"
-            run(connection, "delete from projects where (workspace_id, id) in (select workspace_id, id from projects limit 1 for update skip locked)")
+            run(
+                connection,
+                "delete from projects where (workspace_id, id) in (select workspace_id, id from projects limit 1 for update skip locked)",
+            )
 
     threads = [threading.Thread(target=churn) for _ in range(8)]
     for thread in threads:
@@ -245,7 +266,9 @@ def test_deletes_in_between_make_room_and_the_count_stays_exact(connect: Connect
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_a_limit_that_arrives_while_rows_are_being_inserted_counts_them(connect: Connect, level: psycopg.IsolationLevel) -> None:
+def test_a_limit_that_arrives_while_rows_are_being_inserted_counts_them(
+    connect: Connect, level: psycopg.IsolationLevel
+) -> None:
     setup, inserter, operator, observer = connect(), connect(), connect(), connect(autocommit=True)
     owner = make_user(setup)
     workspace = make_workspace(setup, owner, plan="enterprise")

@@ -14,7 +14,6 @@ from typing import Any
 
 import psycopg
 import pytest
-
 from rowhouse import migrations, policies
 from rowhouse.local.account import as_service, give_to_service
 from rowhouse.local.cluster import SUPERUSER, Cluster, new_password, prepare_database
@@ -35,7 +34,9 @@ def dump(cluster_url: str, binary: Path, environment: dict[str, str], *arguments
 
 
 def history(connection: psycopg.Connection[Any]) -> list[dict[str, Any]]:
-    return run(connection, "select version, name, statements from supabase_migrations.schema_migrations order by version")
+    return run(
+        connection, "select version, name, statements from supabase_migrations.schema_migrations order by version"
+    )
 
 
 def test_up_down_up_gives_the_same_schema_and_privileges(empty_database: Database) -> None:
@@ -92,7 +93,9 @@ def newer(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     for program in (copied / "bin").iterdir():
         program.chmod(0o755)
     subprocess.run(as_service(["true"]), check=True)
-    cluster = Cluster(folder / "data", free_port(), new_password(), copied / "bin", {"LD_LIBRARY_PATH": str(copied / "lib")})
+    cluster = Cluster(
+        folder / "data", free_port(), new_password(), copied / "bin", {"LD_LIBRARY_PATH": str(copied / "lib")}
+    )
     cluster.create(durable=False, cron_database="postgres")
     cluster.start(folder / "log")
     yield cluster

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
 from rowhouse.local.account import shared_home
 from rowhouse.local.instance import PORTS, Instance
 

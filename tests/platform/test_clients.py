@@ -11,8 +11,9 @@ from typing import Any
 
 import httpx
 import pytest
-from supabase import create_client
 from supabase_auth.errors import AuthApiError, AuthWeakPasswordError
+
+from supabase import create_client
 
 from .conftest import Platform
 
@@ -74,7 +75,16 @@ def test_supabase_js_does_the_same(platform: Platform, url: str, key: str) -> No
         env={**os.environ, "SUPABASE_URL": url, "SUPABASE_ANON_KEY": key, "OUTBOX": str(platform.instance.outbox)},
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == ["signed-up", "signed-in", "refreshed", "workspace", "refused", "anonymous", "reset", "signed-out"]
+    assert result.stdout.split() == [
+        "signed-up",
+        "signed-in",
+        "refreshed",
+        "workspace",
+        "refused",
+        "anonymous",
+        "reset",
+        "signed-out",
+    ]
 
 
 def test_the_metadata_of_a_user_is_an_object_and_becomes_the_profile(platform: Platform, url: str, key: str) -> None:
@@ -119,7 +129,12 @@ def test_what_is_nowhere_is_404_and_what_is_too_large_413(url: str, key: str) ->
 def test_browsers_may_call_it(url: str, key: str) -> None:
     for path in ("/rest/v1/projects", "/auth/v1/token", "/functions/v1/health"):
         preflight = httpx.options(
-            url + path, headers={"Origin": "http://app.example", "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "apikey"}
+            url + path,
+            headers={
+                "Origin": "http://app.example",
+                "Access-Control-Request-Method": "POST",
+                "Access-Control-Request-Headers": "apikey",
+            },
         )
         assert preflight.status_code == 204
         assert preflight.headers["access-control-allow-origin"] == "*"

@@ -11,10 +11,9 @@ from typing import Any
 
 import psutil
 import pytest
-
 from rowhouse.local import platform as control
-from rowhouse.local.services import services
 from rowhouse.local.packages import ensure_packages
+from rowhouse.local.services import services
 
 from .conftest import Platform
 
@@ -46,7 +45,7 @@ def test_up_twice_status_down_twice_and_nothing_is_left(fresh: Platform) -> None
 
 def test_everything_listens_on_loopback_only(platform: Platform) -> None:
     ports = set(platform.instance.load().ports.values())
-    listening = [row.laddr for row in psutil.net_connections("tcp") if row.status == psutil.CONN_LISTEN]
+    listening = [row.laddr for row in psutil.net_connections("tcp") if row.laddr and row.status == psutil.CONN_LISTEN]
     assert {address.port for address in listening if address.port in ports} == ports
     assert {address.ip for address in listening if address.port in ports} == {"127.0.0.1"}
 
@@ -158,7 +157,9 @@ def test_pg_cron_runs_a_schedule_for_real(platform: Platform) -> None:
     with psycopg.connect(platform.instance.load().database_url, autocommit=True) as connection:
         row = connection.execute("select jobname, active from cron.job").fetchall()
         assert ("rowhouse-purge-workspaces", True) in row
-        found = connection.execute("select count(*) from pg_stat_activity where backend_type = 'pg_cron launcher'").fetchone()
+        found = connection.execute(
+            "select count(*) from pg_stat_activity where backend_type = 'pg_cron launcher'"
+        ).fetchone()
         assert found == (1,)
 
 
@@ -174,11 +175,15 @@ def test_the_tour_ends_well_and_leaves_nothing(platform: Platform) -> None:
     result = platform.rowhouse("local", "demo")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Nothing is left running" in result.stdout
-    left = [process for process in psutil.process_iter(["cmdline"]) if "/demo-" in " ".join(process.info["cmdline"] or [])]
+    left = [
+        process for process in psutil.process_iter(["cmdline"]) if "/demo-" in " ".join(process.info["cmdline"] or [])
+    ]
     assert left == []
 
 
-def test_a_step_of_the_tour_that_goes_wrong_ends_it_with_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_step_of_the_tour_that_goes_wrong_ends_it_with_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from rowhouse.local import tour
 
     monkeypatch.setattr(tour.Tour, "status_of_insert", lambda *_: 201)
