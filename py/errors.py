@@ -72,6 +72,12 @@ def from_postgres(error: Exception) -> RowhouseError:
         )
     if not isinstance(error, psycopg.Error):
         raise error
+    if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
+        # libpq quotes what it could not read, and that may hold the password.
+        return DatabaseUnreachableError(
+            "The database cannot be reached: its address is not a connection string.",
+            "DATABASE_URL is like postgresql://user:password@host:5432/postgres.",
+        )
     message = error.diag.message_primary or str(error)
     if error.sqlstate == "PGRST":
         body = json.loads(message)
