@@ -31,10 +31,12 @@ comment on column ops.clock.singleton is 'Keeps the table at one row.';
 comment on column ops.clock.set_to is 'The time that ops.now() returns while this row exists.';
 
 create function ops.now() returns timestamptz
-language sql stable parallel safe security definer
+language plpgsql stable parallel safe security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select coalesce((select clock.set_to from ops.clock), pg_catalog.now())
+begin
+    return coalesce((select clock.set_to from ops.clock), pg_catalog.now());
+end
 $$;
 comment on function ops.now() is
 'The clock of every rule that waits: transaction time, or what a test has set.';

@@ -8,22 +8,28 @@ comment on schema authz is 'Permissions, the meaning of roles, and the one door.
 
 -- The caller ---------------------------------------------------------------------------------
 
+-- What every statement asks is written in plpgsql, which keeps its plans for the session. A function
+-- in SQL that is not inlined, as none with a search_path is, would be planned anew by each statement.
+
 create function authz.claims() returns jsonb
-language sql stable parallel safe
+language plpgsql stable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-    select coalesce(nullif(current_setting('request.jwt.claims', true), ''), '{}')::jsonb
+begin
+    return coalesce(nullif(current_setting('request.jwt.claims', true), ''), '{}')::jsonb;
+end
 $$;
 comment on function authz.claims() is 'The claims of the request''s JWT, an empty object without one.';
 
 create function authz.user_id() returns uuid
-language sql stable parallel safe
+language plpgsql stable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-    select case
-        when (authz.claims() ->> 'is_anonymous')::boolean then null
-        else nullif(authz.claims() ->> 'sub', '')::uuid
-    end
+declare
+    claims jsonb := authz.claims();
+begin
+    return case when (claims ->> 'is_anonymous')::boolean then null else nullif(claims ->> 'sub', '')::uuid end;
+end
 $$;
 comment on function authz.user_id() is
 'The signed-in person. Null without a session, and for an anonymous sign-in: it is nobody yet.';

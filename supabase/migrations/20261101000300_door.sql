@@ -4,29 +4,33 @@
 -- Workers: need not stop.
 
 create function authz.workspaces_with(permission text) returns setof uuid
-language sql stable parallel safe security definer
+language plpgsql stable parallel safe security definer rows 10
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    caller uuid := authz.user_id();
+    feature text;
+begin
+    if caller is null or exists (select from authz.suspended_users su where su.user_id = caller) then
+        return;
+    end if;
+    select p.required_feature into feature from public.permissions p
+    where p.permission = workspaces_with.permission;
+    return query
     select m.workspace_id
     from public.workspace_members m
     join public.workspaces w on w.id = m.workspace_id
     where
-        m.user_id = (select authz.user_id())
+        m.user_id = caller
         and exists (
             select from public.role_permissions rp
             where rp.role_id = m.role_id and rp.permission = workspaces_with.permission
         )
         and w.deleted_at is null
-        and (not w.require_mfa or (select authz.claims() ->> 'aal' = 'aal2'))
+        and (not w.require_mfa or coalesce(authz.claims() ->> 'aal' = 'aal2', false))
         and not exists (select from authz.suspended_workspaces sw where sw.workspace_id = m.workspace_id)
-        and not exists (select from authz.suspended_users su where su.user_id = m.user_id)
-        and (
-            (select p.required_feature is null from public.permissions p where p.permission = workspaces_with.permission)
-            or billing.has_feature(
-                m.workspace_id,
-                (select p.required_feature from public.permissions p where p.permission = workspaces_with.permission)
-            )
-        )
+        and (feature is null or billing.has_feature(m.workspace_id, feature));
+end
 $$;
 comment on function authz.workspaces_with(text) is
 'The one door: the workspaces in which the caller may do this now. Every policy asks it, once per statement.';
@@ -179,22 +183,28 @@ $$;
 comment on function authz.require_ceiling(uuid, uuid, uuid) is 'Answers 403 unless a member outranks a role.';
 
 create function authz.people() returns setof uuid
-language sql stable parallel safe security definer
+language plpgsql stable parallel safe security definer rows 100
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+    return query
     select m.user_id from public.workspace_members m
     where m.workspace_id = any (array(select authz.workspaces_with('members.read')))
     union
-    select authz.user_id()
+    select authz.user_id();
+end
 $$;
 comment on function authz.people() is 'The people whose profiles the caller may see: fellow members, and themselves.';
 
 create function authz.visible_roles() returns setof uuid
-language sql stable parallel safe security definer
+language plpgsql stable parallel safe security definer rows 10
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+    return query
     select r.id from public.roles r
-    where r.workspace_id is null or r.workspace_id = any (array(select authz.workspaces_with('roles.read')))
+    where r.workspace_id is null or r.workspace_id = any (array(select authz.workspaces_with('roles.read')));
+end
 $$;
 comment on function authz.visible_roles() is 'The roles the caller may see: the system''s, and their workspaces'' own.';
 

@@ -26,8 +26,9 @@ create table public.projects (
     constraint projects_lead_is_a_member foreign key (workspace_id, lead_id)
     references public.workspace_members (workspace_id, user_id) on delete set null (lead_id),
     constraint projects_creator_exists foreign key (created_by) references public.profiles (id) on delete set null,
-    -- What tasks and members refer to, so that they always know whether the project is private.
-    constraint projects_privacy_key unique (workspace_id, id, is_private),
+    -- What tasks and members refer to, so that they always know whether the project is private;
+    -- with lead_id it holds all that the policies ask, so that a count reads nothing but this index.
+    constraint projects_privacy_key unique (workspace_id, id, is_private) include (lead_id),
     constraint projects_name_is_a_line check (length(btrim(name)) between 1 and 200 and name !~ '[[:cntrl:]]'),
     constraint projects_description_is_short check (length(description) <= 10000)
 );
@@ -125,19 +126,20 @@ comment on column public.tasks.updated_at is 'When it last changed.';
 comment on column public.tasks.created_by is 'Who made it.';
 
 create function authz.joined_projects() returns setof uuid
-language sql stable parallel safe security definer
+language plpgsql stable parallel safe security definer rows 10
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    caller uuid := authz.user_id();
+    places uuid[] := array(select authz.workspaces_with('projects.read'));
+begin
+    return query
     select pm.project_id from public.project_members pm
-    where
-        pm.user_id = (select authz.user_id())
-        and pm.workspace_id = any (array(select authz.workspaces_with('projects.read')))
+    where pm.user_id = caller and pm.workspace_id = any (places)
     union
     select p.id from public.projects p
-    where
-        p.lead_id = (select authz.user_id())
-        and p.workspace_id = any (array(select authz.workspaces_with('projects.read')))
-        and p.is_private
+    where p.lead_id = caller and p.workspace_id = any (places) and p.is_private;
+end
 $$;
 comment on function authz.joined_projects() is
 'The private projects that the caller sees for being in them or leading them.';
