@@ -9,8 +9,8 @@ from typing import Any
 
 import psycopg
 from pytest_postgresql.janitor import DatabaseJanitor
-
 from rowhouse.local.cluster import SUPERUSER
+
 from tests.conftest import Database
 from tests.identities import run
 from tests.server import TEMPLATE, Server

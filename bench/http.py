@@ -12,10 +12,10 @@ from pathlib import Path
 
 import jwt
 import psycopg
-
 from rowhouse.local import platform
 from rowhouse.local.account import shared_home
 from rowhouse.local.instance import Instance
+
 from tests.identities import make_user, make_workspace, run
 
 CONNECTIONS, SECONDS, ROUNDS = 16, 4, 5

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 import psycopg
-
 from rowhouse.local.cluster import SUPERUSER
+
 from tests.conftest import Database
 from tests.identities import run
 from tests.server import Server

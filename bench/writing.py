@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rowhouse.local.cluster import SUPERUSER
+
 from tests.conftest import Database
 from tests.identities import make_user, make_workspace, run
 from tests.server import Server

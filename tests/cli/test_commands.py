@@ -17,10 +17,18 @@ from ..identities import add_member, make_project, make_user, make_workspace, on
 ROWHOUSE = [sys.executable, "-m", "rowhouse.cli"]
 
 
-def rowhouse(database: Database | None, *arguments: str, cwd: Path = ROOT, **more: str) -> subprocess.CompletedProcess[str]:
+def rowhouse(
+    database: Database | None, *arguments: str, cwd: Path = ROOT, **more: str
+) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **({"DATABASE_URL": database.url()} if database else {}), **more}
     return subprocess.run(
-        [*ROWHOUSE, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        [*ROWHOUSE, *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
     )
 
 
@@ -58,7 +66,9 @@ def test_workspaces_are_listed_searched_filtered_and_paged(house: Database) -> N
 
 
 def test_a_workspace_lives_and_dies(house: Database) -> None:
-    made = answer(house, "workspaces", "create", "initech", "--name", "Initech", "--owner", "gus@globex.example", "--plan", "pro")
+    made = answer(
+        house, "workspaces", "create", "initech", "--name", "Initech", "--owner", "gus@globex.example", "--plan", "pro"
+    )
     assert made["slug"] == "initech"
     assert answer(house, "workspaces", "set-plan", "initech", "free")["over_limit"] == []
     answer(house, "workspaces", "suspend", "initech", "--reason", "test")
@@ -74,9 +84,14 @@ def test_a_workspace_lives_and_dies(house: Database) -> None:
 
 def test_members_and_users(house: Database) -> None:
     members = answer(house, "members", "list", "acme")["rows"]
-    assert {(row["email"], row["role"]) for row in members} == {("ada@acme.example", "owner"), ("vic@acme.example", "viewer")}
+    assert {(row["email"], row["role"]) for row in members} == {
+        ("ada@acme.example", "owner"),
+        ("vic@acme.example", "viewer"),
+    }
     answer(house, "members", "set-role", "acme", "vic@acme.example", "admin")
-    assert [row["email"] for row in answer(house, "members", "list", "acme", "--role", "admin")["rows"]] == ["vic@acme.example"]
+    assert [row["email"] for row in answer(house, "members", "list", "acme", "--role", "admin")["rows"]] == [
+        "vic@acme.example"
+    ]
     answer(house, "members", "remove", "acme", "VIC@acme.example", "--yes")
     answer(house, "members", "add", "acme", "vic@acme.example")
     answer(house, "users", "suspend", "vic@acme.example", "--reason", "test")
@@ -101,7 +116,10 @@ def test_the_doctor_and_verify_end_with_5_when_something_is_wrong(database: Data
     assert rowhouse(database, "policies", "check").returncode == 0
     with database.connect() as connection:
         run(connection, "grant select on public.projects to anon")
-        run(connection, "update supabase_migrations.schema_migrations set statements = '{select 1}' where version like '%%0700'")
+        run(
+            connection,
+            "update supabase_migrations.schema_migrations set statements = '{select 1}' where version like '%%0700'",
+        )
     assert rowhouse(database, "doctor").returncode == 5
     assert rowhouse(database, "db", "verify").returncode == 5
     checked = rowhouse(database, "policies", "check")
@@ -115,7 +133,11 @@ def test_the_doctor_and_verify_end_with_5_when_something_is_wrong(database: Data
         (["workspaces", "create", "a b", "--name", "N", "--owner", "ada@acme.example"], 4, "cannot be a slug"),
         (["workspaces", "create", "acme", "--name", "N", "--owner", "ada@acme.example"], 4, "taken"),
         (["workspaces", "create", "new-one", "--name", "N", "--owner", "x@y.example"], 4, "Nobody signs in as"),
-        (["workspaces", "create", "new-one", "--name", "N", "--owner", "ada@acme.example", "--plan", "gold"], 4, "free, pro"),
+        (
+            ["workspaces", "create", "new-one", "--name", "N", "--owner", "ada@acme.example", "--plan", "gold"],
+            4,
+            "free, pro",
+        ),
         (["workspaces", "set-plan", "acme", "gold"], 4, "There is no plan"),
         (["workspaces", "list", "--limit", "0"], 2, "limit"),
         (["workspaces", "list", "--state", "asleep"], 2, "asleep"),
@@ -129,7 +151,9 @@ def test_the_doctor_and_verify_end_with_5_when_something_is_wrong(database: Data
         (["nonsense"], 2, "nonsense"),
     ],
 )
-def test_bad_input_is_one_sentence_and_an_exit_code(house: Database, arguments: list[str], code: int, words: str) -> None:
+def test_bad_input_is_one_sentence_and_an_exit_code(
+    house: Database, arguments: list[str], code: int, words: str
+) -> None:
     before = rowhouse(house, "workspaces", "list", "--json").stdout
     result = rowhouse(house, *arguments)
     assert result.returncode == code, result.stderr
@@ -212,8 +236,14 @@ def test_a_dotenv_file_names_the_database(house: Database, tmp_path: Path) -> No
 def test_paging_holds_at_a_hundred_thousand_rows(database: Database) -> None:
     with database.connect() as connection:
         owner = make_user(connection, "many@example.com")
-        run(connection, "alter table workspaces disable trigger user; alter table workspace_members disable trigger user")
-        run(connection, "insert into workspaces (slug, name) select 'w-' || lpad(n::text, 6, '0'), 'W' from generate_series(1, 100000) n")
+        run(
+            connection,
+            "alter table workspaces disable trigger user; alter table workspace_members disable trigger user",
+        )
+        run(
+            connection,
+            "insert into workspaces (slug, name) select 'w-' || lpad(n::text, 6, '0'), 'W' from generate_series(1, 100000) n",
+        )
         run(
             connection,
             "insert into workspace_members (workspace_id, user_id, role_id) select id, %s, authz.owner_role() from workspaces",
