@@ -4,19 +4,19 @@ grant select, insert, update, delete on public.project_members to service_role;
 
 drop policy if exists project_members_select on public.project_members;
 create policy project_members_select on public.project_members for select to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('projects.read'))));
+using (workspace_id = any (array(select authz.workspaces_with('projects.read') offset authz.refuse_estimates())));
 comment on policy project_members_select on public.project_members is
 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists project_members_insert on public.project_members;
 create policy project_members_insert on public.project_members for insert to authenticated
-with check (workspace_id = any (array(select authz.workspaces_with('projects.update'))));
+with check (workspace_id = any (array(select authz.workspaces_with('projects.update') offset authz.refuse_estimates())));
 comment on policy project_members_insert on public.project_members is
 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists project_members_delete on public.project_members;
 create policy project_members_delete on public.project_members for delete to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('projects.update'))));
+using (workspace_id = any (array(select authz.workspaces_with('projects.update') offset authz.refuse_estimates())));
 comment on policy project_members_delete on public.project_members is
 'Those whose role allows it, in their workspaces.';
 
@@ -25,12 +25,16 @@ drop policy if exists project_members_private on public.project_members;
 create policy project_members_private on public.project_members as restrictive for all to authenticated
 using (
     not project_is_private
-    or project_id = any (array(select authz.joined_projects()))
+    or (workspace_id, project_id) in (
+        select joined.workspace_id, joined.project_id from authz.joined_projects() as joined
+    )
     or workspace_id = any (array(select authz.workspaces_with('projects.read_private')))
 )
 with check (
     not project_is_private
-    or project_id = any (array(select authz.joined_projects()))
+    or (workspace_id, project_id) in (
+        select joined.workspace_id, joined.project_id from authz.joined_projects() as joined
+    )
     or workspace_id = any (array(select authz.workspaces_with('projects.read_private')))
 );
 comment on policy project_members_private on public.project_members is

@@ -5,23 +5,23 @@ grant select, insert, update, delete on public.projects to service_role;
 
 drop policy if exists projects_select on public.projects;
 create policy projects_select on public.projects for select to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('projects.read'))));
+using (workspace_id = any (array(select authz.workspaces_with('projects.read') offset authz.refuse_estimates())));
 comment on policy projects_select on public.projects is 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists projects_insert on public.projects;
 create policy projects_insert on public.projects for insert to authenticated
-with check (workspace_id = any (array(select authz.workspaces_with('projects.create'))));
+with check (workspace_id = any (array(select authz.workspaces_with('projects.create') offset authz.refuse_estimates())));
 comment on policy projects_insert on public.projects is 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists projects_update on public.projects;
 create policy projects_update on public.projects for update to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('projects.update'))))
-with check (workspace_id = any (array(select authz.workspaces_with('projects.update'))));
+using (workspace_id = any (array(select authz.workspaces_with('projects.update') offset authz.refuse_estimates())))
+with check (workspace_id = any (array(select authz.workspaces_with('projects.update') offset authz.refuse_estimates())));
 comment on policy projects_update on public.projects is 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists projects_delete on public.projects;
 create policy projects_delete on public.projects for delete to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('projects.delete'))));
+using (workspace_id = any (array(select authz.workspaces_with('projects.delete') offset authz.refuse_estimates())));
 comment on policy projects_delete on public.projects is 'Those whose role allows it, in their workspaces.';
 
 -- On top of the role: what the row itself says.
@@ -30,13 +30,13 @@ create policy projects_private on public.projects as restrictive for all to auth
 using (
     not is_private
     or lead_id = (select authz.user_id())
-    or id = any (array(select authz.joined_projects()))
+    or (workspace_id, id) in (select joined.workspace_id, joined.project_id from authz.joined_projects() as joined)
     or workspace_id = any (array(select authz.workspaces_with('projects.read_private')))
 )
 with check (
     not is_private
     or lead_id = (select authz.user_id())
-    or id = any (array(select authz.joined_projects()))
+    or (workspace_id, id) in (select joined.workspace_id, joined.project_id from authz.joined_projects() as joined)
     or workspace_id = any (array(select authz.workspaces_with('projects.read_private')))
 );
 comment on policy projects_private on public.projects is

@@ -6,23 +6,23 @@ grant select, insert, update, delete on public.tasks to service_role;
 
 drop policy if exists tasks_select on public.tasks;
 create policy tasks_select on public.tasks for select to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('tasks.read'))));
+using (workspace_id = any (array(select authz.workspaces_with('tasks.read') offset authz.refuse_estimates())));
 comment on policy tasks_select on public.tasks is 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists tasks_insert on public.tasks;
 create policy tasks_insert on public.tasks for insert to authenticated
-with check (workspace_id = any (array(select authz.workspaces_with('tasks.create'))));
+with check (workspace_id = any (array(select authz.workspaces_with('tasks.create') offset authz.refuse_estimates())));
 comment on policy tasks_insert on public.tasks is 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists tasks_update on public.tasks;
 create policy tasks_update on public.tasks for update to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('tasks.update'))))
-with check (workspace_id = any (array(select authz.workspaces_with('tasks.update'))));
+using (workspace_id = any (array(select authz.workspaces_with('tasks.update') offset authz.refuse_estimates())))
+with check (workspace_id = any (array(select authz.workspaces_with('tasks.update') offset authz.refuse_estimates())));
 comment on policy tasks_update on public.tasks is 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists tasks_delete on public.tasks;
 create policy tasks_delete on public.tasks for delete to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('tasks.delete'))));
+using (workspace_id = any (array(select authz.workspaces_with('tasks.delete') offset authz.refuse_estimates())));
 comment on policy tasks_delete on public.tasks is 'Those whose role allows it, in their workspaces.';
 
 -- On top of the role: a task is seen by those who see its project.
@@ -30,12 +30,16 @@ drop policy if exists tasks_private on public.tasks;
 create policy tasks_private on public.tasks as restrictive for all to authenticated
 using (
     not project_is_private
-    or project_id = any (array(select authz.joined_projects()))
+    or (workspace_id, project_id) in (
+        select joined.workspace_id, joined.project_id from authz.joined_projects() as joined
+    )
     or workspace_id = any (array(select authz.workspaces_with('projects.read_private')))
 )
 with check (
     not project_is_private
-    or project_id = any (array(select authz.joined_projects()))
+    or (workspace_id, project_id) in (
+        select joined.workspace_id, joined.project_id from authz.joined_projects() as joined
+    )
     or workspace_id = any (array(select authz.workspaces_with('projects.read_private')))
 );
 comment on policy tasks_private on public.tasks is 'Of a private project: only for those who see it.';

@@ -140,7 +140,7 @@ def create_workspace(connection: Connection, *, name: str, slug: str, owner: str
     """Makes a workspace for an owner who has signed up, on a plan or the default one."""
     made = _query(
         connection,
-        "select id, slug, name from tenancy.make_workspace(%(name)s, %(slug)s, tenancy.person(%(owner)s))",
+        "select id, slug, name from tenancy.make_workspace(%(name)s, %(slug)s, tenancy.person(%(owner)s, true))",
         {"name": _storable(name), "slug": _storable(slug), "owner": _storable(owner)},
     )[0]
     if plan is not None:
@@ -209,8 +209,8 @@ def list_members(
 def add_member(connection: Connection, slug: str, email: str, role: str) -> None:
     """Adds a person who has signed up to a workspace. Raises RefusedError (already_a_member)."""
     connection.execute(
-        "select tenancy.add_member(%(w)s, %(u)s, authz.role_named(%(w)s, %(role)s))",
-        {"w": workspace_id(connection, slug), "u": user_id(connection, email), "role": _storable(role)},
+        "select tenancy.add_member(%(w)s, tenancy.person(%(email)s, true), authz.role_named(%(w)s, %(role)s))",
+        {"w": workspace_id(connection, slug), "email": _storable(email), "role": _storable(role)},
     )
 
 

@@ -424,7 +424,12 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform billing.refresh_limit(coalesce(new.workspace_id, old.workspace_id), coalesce(new.resource, old.resource));
+    if tg_op <> 'INSERT' then
+        perform billing.refresh_limit(old.workspace_id, old.resource);
+    end if;
+    if tg_op <> 'DELETE' then
+        perform billing.refresh_limit(new.workspace_id, new.resource);
+    end if;
     return null;
 end
 $$;
@@ -440,6 +445,8 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+    -- Whoever moves a workspace onto the plan meanwhile waits here, and then finds the new limit.
+    perform from billing.plans p where p.id = coalesce(new.plan_id, old.plan_id) for update;
     perform billing.refresh_limit(wp.workspace_id, coalesce(new.resource, old.resource))
     from billing.workspace_plans wp
     where wp.plan_id = coalesce(new.plan_id, old.plan_id)
@@ -478,6 +485,8 @@ declare
     table_name text := (select c.relname::text from pg_class c where c.oid = limit_rows.relation);
     missing text;
 begin
+    -- A workspace that is being made now would miss its counter.
+    lock table billing.workspace_plans in share row exclusive mode;
     select p.id into missing from billing.plans p where not limit_rows.limits ? p.id order by p.rank limit 1;
     if found then
         raise exception 'limits for % do not say what the % plan allows', limit_rows.resource, missing
@@ -527,8 +536,10 @@ begin
             (select 'Plans: ' || string_agg(p.id, ', ' order by p.rank) || '.' from billing.plans p)
         );
     end if;
-    update billing.workspace_plans wp set plan_id = set_plan.plan_id, changed_at = ops.now()
-    where wp.workspace_id = set_plan.workspace_id;
+    insert into billing.workspace_plans as wp (workspace_id, plan_id)
+    values (set_plan.workspace_id, set_plan.plan_id)
+    on conflict on constraint workspace_plans_pkey do update
+    set plan_id = excluded.plan_id, changed_at = ops.now();
 end
 $$;
 comment on function billing.set_plan(uuid, text) is

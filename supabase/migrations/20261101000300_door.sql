@@ -35,6 +35,26 @@ $$;
 comment on function authz.workspaces_with(text) is
 'The one door: the workspaces in which the caller may do this now. Every policy asks it, once per statement.';
 
+create function authz.refuse_estimates() returns bigint
+language plpgsql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    -- The planner estimates with statistics of the whole table, so an estimate tells how many rows
+    -- another tenant has, and which values. PostgREST hands one out (Prefer: count=planned). A stable
+    -- OFFSET is evaluated while planning: an EXPLAIN of a request ends here, a query gets an OFFSET of 0.
+    if current_setting('request.method', true) <> '' and current_query() ~* '^\s*explain' then
+        raise sqlstate 'PGRST' using
+            message = '{"code": "count_not_exact", "message": "Rows are only counted exactly.", '
+            '"details": null, "hint": "Use count=exact."}',
+            detail = '{"status": 400, "headers": {}}';
+    end if;
+    return 0;
+end
+$$;
+comment on function authz.refuse_estimates() is
+'Nought, for the OFFSET in every policy; answers 400 to a request for an estimate, which would tell of other tenants.';
+
 create function authz.refuse_unless_signed_in() returns uuid
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -203,7 +223,9 @@ as $$
 begin
     return query
     select r.id from public.roles r
-    where r.workspace_id is null or r.workspace_id = any (array(select authz.workspaces_with('roles.read')));
+    where
+        (r.workspace_id is null and authz.user_id() is not null)
+        or r.workspace_id = any (array(select authz.workspaces_with('roles.read')));
 end
 $$;
 comment on function authz.visible_roles() is 'The roles the caller may see: the system''s, and their workspaces'' own.';

@@ -61,27 +61,57 @@ end
 $$;
 comment on function tenancy.touch() is 'Trigger: stamps updated_at.';
 
+create function tenancy.lock_workspaces_of_person() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    -- In one order, so that two people who share workspaces can go at the same moment.
+    perform tenancy.lock_workspace(theirs.workspace_id)
+    from (
+        select m.workspace_id from public.workspace_members m where m.user_id = old.id order by m.workspace_id
+    ) as theirs;
+    return old;
+end
+$$;
+comment on function tenancy.lock_workspaces_of_person() is 'Trigger: whoever leaves for good holds their workspaces first.';
+
 create trigger profiles_touch before update on public.profiles
 for each row execute function tenancy.touch();
 
-create function tenancy.person(email text) returns uuid
-language plpgsql stable
+create function tenancy.person(email text, must_be_verified boolean default false) returns uuid
+language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    found_id uuid;
+    found_ids uuid[];
 begin
-    select p.id into found_id from public.profiles p where lower(p.email) = lower(btrim(person.email)) limit 1;
-    if not found then
+    -- auth.users is asked, not profiles: it cannot be behind.
+    select array_agg(u.id) into found_ids from auth.users u
+    where
+        lower(u.email) = lower(btrim(person.email))
+        and (u.email_confirmed_at is not null or not person.must_be_verified);
+    if found_ids is null then
         perform ops.raise_http(
             404, 'user_not_found', format('Nobody signs in as %s.', left(person.email, 320)), null,
-            'They must sign up first.'
+            case
+                when person.must_be_verified then 'They must sign up and verify the address first.'
+                else 'They must sign up first.'
+            end
         );
     end if;
-    return found_id;
+    if cardinality(found_ids) > 1 then
+        perform ops.raise_http(
+            409, 'user_ambiguous', format('Several people sign in as %s.', left(person.email, 320)), null,
+            'Single sign-on shares the address: merge the accounts first.'
+        );
+    end if;
+    perform tenancy.ensure_profile(found_ids[1]);
+    return found_ids[1];
 end
 $$;
-comment on function tenancy.person(text) is 'Whose e-mail it is; answers 404 for nobody''s.';
+comment on function tenancy.person(text, boolean) is
+'Whose e-mail it is; answers 404 for nobody''s, or nobody who has verified it, and 409 where several share it.';
 
 -- Slugs --------------------------------------------------------------------------------------
 
@@ -117,7 +147,10 @@ begin
             'Use 3 to 48 of a-z, 0-9 and hyphens, with a letter or digit at both ends.'
         );
     end if;
-    if exists (select from tenancy.reserved_slugs r where r.slug = new.slug) then
+    -- A word reserved later stays with whoever has it.
+    if (tg_op = 'INSERT' or new.slug is distinct from old.slug)
+        and exists (select from tenancy.reserved_slugs r where r.slug = new.slug)
+    then
         perform ops.raise_http(400, 'slug_reserved', 'This slug is reserved.', null, 'Choose another.');
     end if;
     if tg_op = 'UPDATE' then
@@ -144,6 +177,21 @@ $$;
 comment on function tenancy.lock_workspace(uuid) is
 'Makes changes to who may do what in a workspace wait for each other, until commit. Changing the row rather than
 locking it makes the loser fail, not err, under repeatable read.';
+
+create function authz.require_alone(workspace_id uuid, permission text) returns uuid
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    -- First, so that strangers cannot hold the lock; again, because what held before waiting
+    -- for it may not hold any more.
+    perform authz.require(require_alone.workspace_id, require_alone.permission);
+    perform tenancy.lock_workspace(require_alone.workspace_id);
+    return authz.require(require_alone.workspace_id, require_alone.permission);
+end
+$$;
+comment on function authz.require_alone(uuid, text) is
+'authz.require(), with changes of membership and roles in the workspace held off until commit.';
 
 create function tenancy.has_owner(workspace_id uuid) returns boolean
 language sql stable
@@ -259,6 +307,9 @@ comment on function tenancy.guard_role() is 'Trigger: keeps a role where it was 
 create trigger roles_guard before update on public.roles
 for each row execute function tenancy.guard_role();
 
+create trigger profiles_lock_workspaces before delete on public.profiles
+for each row execute function tenancy.lock_workspaces_of_person();
+
 -- Workspaces ---------------------------------------------------------------------------------
 
 create function tenancy.make_workspace(name text, slug text, owner_id uuid) returns public.workspaces
@@ -335,14 +386,14 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform authz.require(delete_workspace.workspace_id, 'workspace.delete');
+    perform authz.require_alone(delete_workspace.workspace_id, 'workspace.delete');
     return tenancy.mark_deleted(delete_workspace.workspace_id);
 end
 $$;
 comment on function tenancy.delete_workspace(uuid) is 'Behind public.delete_workspace().';
 
-create function tenancy.restore_workspace(workspace_id uuid) returns void
-language plpgsql security definer
+create function tenancy.require_restorable(workspace_id uuid) returns void
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -353,7 +404,7 @@ begin
     if not exists (
         select from public.workspaces w
         where
-            w.id = restore_workspace.workspace_id
+            w.id = require_restorable.workspace_id
             and w.deleted_at is not null
             and authz.covers(w.id, caller, '{workspace.delete}')
             and (not w.require_mfa or authz.claims() ->> 'aal' = 'aal2')
@@ -364,6 +415,19 @@ begin
             'my_workspaces() lists yours, the deleted ones too.'
         );
     end if;
+end
+$$;
+comment on function tenancy.require_restorable(uuid) is
+'Answers 404 unless it is a deleted workspace that the caller may bring back.';
+
+create function tenancy.restore_workspace(workspace_id uuid) returns void
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform tenancy.require_restorable(restore_workspace.workspace_id);
+    perform tenancy.lock_workspace(restore_workspace.workspace_id);
+    perform tenancy.require_restorable(restore_workspace.workspace_id);
     perform tenancy.mark_restored(restore_workspace.workspace_id);
 end
 $$;

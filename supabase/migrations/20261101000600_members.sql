@@ -71,21 +71,6 @@ comment on column tenancy.invitation_tokens.token_hash is 'SHA-256 of the token.
 comment on column tenancy.invitation_tokens.workspace_id is 'The tenant.';
 comment on column tenancy.invitation_tokens.invitation_id is 'The invitation it opens.';
 
-create function authz.require_alone(workspace_id uuid, permission text) returns uuid
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    -- First, so that strangers cannot hold the lock; again, because what held before waiting
-    -- for it may not hold any more.
-    perform authz.require(require_alone.workspace_id, require_alone.permission);
-    perform tenancy.lock_workspace(require_alone.workspace_id);
-    return authz.require(require_alone.workspace_id, require_alone.permission);
-end
-$$;
-comment on function authz.require_alone(uuid, text) is
-'authz.require(), with changes of membership and roles in the workspace held off until commit.';
-
 create function authz.role_named(workspace_id uuid, key text) returns uuid
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -94,7 +79,9 @@ declare
     found_id uuid;
 begin
     select r.id into found_id from public.roles r
-    where r.key = role_named.key and (r.workspace_id is null or r.workspace_id = role_named.workspace_id);
+    where r.key = role_named.key and (r.workspace_id is null or r.workspace_id = role_named.workspace_id)
+    order by r.workspace_id nulls first
+    limit 1;
     if not found then
         perform ops.raise_http(
             404, 'role_not_found', 'There is no such role in this workspace.', null,
@@ -204,8 +191,17 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    caller uuid := authz.require_alone(leave_workspace.workspace_id, 'workspace.read');
+    caller uuid := authz.refuse_unless_signed_in();
 begin
+    -- Asks for membership alone: nobody is kept in for a role that allows nothing or a missing second factor.
+    if not exists (
+        select from public.workspace_members m
+        where m.workspace_id = leave_workspace.workspace_id and m.user_id = caller
+    ) then
+        perform ops.raise_http(
+            404, 'workspace_not_found', 'There is no such workspace.', null, 'my_workspaces() lists yours.'
+        );
+    end if;
     perform tenancy.drop_member(leave_workspace.workspace_id, caller);
 end
 $$;
@@ -464,7 +460,8 @@ begin
     -- Of two at once, the second waits here and then reads what the first has done.
     perform tenancy.lock_workspace(invitation.workspace_id);
     invitation := tenancy.invitation_of(accept_invitation.token, caller);
-    if invitation.created_by is not null and not (
+    -- Whoever has deleted their account holds nothing either.
+    if not (
         authz.covers(invitation.workspace_id, invitation.created_by, '{members.invite}')
         and authz.outranks(invitation.workspace_id, invitation.created_by, invitation.role_id)
         and not exists (select from authz.suspended_users su where su.user_id = invitation.created_by)

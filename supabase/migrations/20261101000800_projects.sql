@@ -125,19 +125,20 @@ comment on column public.tasks.created_at is 'When it was made.';
 comment on column public.tasks.updated_at is 'When it last changed.';
 comment on column public.tasks.created_by is 'Who made it.';
 
-create function authz.joined_projects() returns setof uuid
+create function authz.joined_projects() returns table (workspace_id uuid, project_id uuid)
 language plpgsql stable parallel safe security definer rows 10
 set search_path = pg_catalog, pg_temp
 as $$
+#variable_conflict use_column
 declare
     caller uuid := authz.user_id();
     places uuid[] := array(select authz.workspaces_with('projects.read'));
 begin
     return query
-    select pm.project_id from public.project_members pm
+    select pm.workspace_id, pm.project_id from public.project_members pm
     where pm.user_id = caller and pm.workspace_id = any (places)
     union
-    select p.id from public.projects p
+    select p.workspace_id, p.id from public.projects p
     where p.lead_id = caller and p.workspace_id = any (places) and p.is_private;
 end
 $$;

@@ -2,13 +2,13 @@
 -- Locks: each table named, for as long as it takes to replace its policies.
 -- Workers: need not stop.
 
--- policies/invitations.sql sha256:b313ae7ec3776865c64fc2d9daa9aa39b7ead9b450c5de8879ce2da672a5c542
+-- policies/invitations.sql sha256:96cdb6736248a73f81fb6ebc502ca10c1a02fa83e204f50c8de09ccaeeb3a1a8
 
 grant select on public.invitations to authenticated, service_role;
 
 drop policy if exists invitations_select on public.invitations;
 create policy invitations_select on public.invitations for select to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('members.invite'))));
+using (workspace_id = any (array(select authz.workspaces_with('members.invite') offset authz.refuse_estimates())));
 comment on policy invitations_select on public.invitations is 'Those who may invite, in their workspaces.';
 
 -- policies/permissions.sql sha256:06c9101aeb71263f155536407dd9548f997fa811ba17d4a2b5aef07fdcc358f5
@@ -20,14 +20,14 @@ create policy permissions_select on public.permissions for select to authenticat
 using ((select authz.user_id()) is not null);
 comment on policy permissions_select on public.permissions is 'Whoever is signed in: it is a catalogue.';
 
--- policies/profiles.sql sha256:123f1f9280d85e0575777acad5ba0460a56693db798a7d15439c8d3734a37c68
+-- policies/profiles.sql sha256:1c98462d325a7c2d8ff1fd100bdc1626126a7c2f7b941122de20a08005603867
 
 grant select on public.profiles to authenticated, service_role;
 grant update (display_name, avatar_url, locale, time_zone) on public.profiles to authenticated;
 
 drop policy if exists profiles_select on public.profiles;
 create policy profiles_select on public.profiles for select to authenticated
-using (id = any (array(select authz.people())));
+using (id = any (array(select authz.people() offset authz.refuse_estimates())));
 comment on policy profiles_select on public.profiles is 'Oneself, and fellow members.';
 
 drop policy if exists profiles_update on public.profiles;
@@ -36,7 +36,7 @@ using (id = (select authz.user_id()))
 with check (id = (select authz.user_id()));
 comment on policy profiles_update on public.profiles is 'Oneself.';
 
--- policies/project_members.sql sha256:b8ff02457c681d425f74b483f77069378dcd6764e3fab9732afaa9bc7f38122e
+-- policies/project_members.sql sha256:7b01cd265b561216533cc6b946ce1a16828490a30db57a57a56bc054e2dcc57c
 
 grant select, delete on public.project_members to authenticated;
 grant insert (workspace_id, id, project_id, user_id) on public.project_members to authenticated;
@@ -44,19 +44,19 @@ grant select, insert, update, delete on public.project_members to service_role;
 
 drop policy if exists project_members_select on public.project_members;
 create policy project_members_select on public.project_members for select to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('projects.read'))));
+using (workspace_id = any (array(select authz.workspaces_with('projects.read') offset authz.refuse_estimates())));
 comment on policy project_members_select on public.project_members is
 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists project_members_insert on public.project_members;
 create policy project_members_insert on public.project_members for insert to authenticated
-with check (workspace_id = any (array(select authz.workspaces_with('projects.update'))));
+with check (workspace_id = any (array(select authz.workspaces_with('projects.update') offset authz.refuse_estimates())));
 comment on policy project_members_insert on public.project_members is
 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists project_members_delete on public.project_members;
 create policy project_members_delete on public.project_members for delete to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('projects.update'))));
+using (workspace_id = any (array(select authz.workspaces_with('projects.update') offset authz.refuse_estimates())));
 comment on policy project_members_delete on public.project_members is
 'Those whose role allows it, in their workspaces.';
 
@@ -65,18 +65,22 @@ drop policy if exists project_members_private on public.project_members;
 create policy project_members_private on public.project_members as restrictive for all to authenticated
 using (
     not project_is_private
-    or project_id = any (array(select authz.joined_projects()))
+    or (workspace_id, project_id) in (
+        select joined.workspace_id, joined.project_id from authz.joined_projects() as joined
+    )
     or workspace_id = any (array(select authz.workspaces_with('projects.read_private')))
 )
 with check (
     not project_is_private
-    or project_id = any (array(select authz.joined_projects()))
+    or (workspace_id, project_id) in (
+        select joined.workspace_id, joined.project_id from authz.joined_projects() as joined
+    )
     or workspace_id = any (array(select authz.workspaces_with('projects.read_private')))
 );
 comment on policy project_members_private on public.project_members is
 'Who is in a private project: only for those who see it.';
 
--- policies/projects.sql sha256:4d237e535717f2e23a3fdde311e63cd760326c1898d3c166eca2349f6735f755
+-- policies/projects.sql sha256:2371df5f9c7a1c91ebdccfafb3f2071a310549cf9a9387075c1c74cbf45188b2
 
 grant select, delete on public.projects to authenticated;
 grant insert (workspace_id, id, name, description, is_private, lead_id) on public.projects to authenticated;
@@ -85,23 +89,23 @@ grant select, insert, update, delete on public.projects to service_role;
 
 drop policy if exists projects_select on public.projects;
 create policy projects_select on public.projects for select to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('projects.read'))));
+using (workspace_id = any (array(select authz.workspaces_with('projects.read') offset authz.refuse_estimates())));
 comment on policy projects_select on public.projects is 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists projects_insert on public.projects;
 create policy projects_insert on public.projects for insert to authenticated
-with check (workspace_id = any (array(select authz.workspaces_with('projects.create'))));
+with check (workspace_id = any (array(select authz.workspaces_with('projects.create') offset authz.refuse_estimates())));
 comment on policy projects_insert on public.projects is 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists projects_update on public.projects;
 create policy projects_update on public.projects for update to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('projects.update'))))
-with check (workspace_id = any (array(select authz.workspaces_with('projects.update'))));
+using (workspace_id = any (array(select authz.workspaces_with('projects.update') offset authz.refuse_estimates())))
+with check (workspace_id = any (array(select authz.workspaces_with('projects.update') offset authz.refuse_estimates())));
 comment on policy projects_update on public.projects is 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists projects_delete on public.projects;
 create policy projects_delete on public.projects for delete to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('projects.delete'))));
+using (workspace_id = any (array(select authz.workspaces_with('projects.delete') offset authz.refuse_estimates())));
 comment on policy projects_delete on public.projects is 'Those whose role allows it, in their workspaces.';
 
 -- On top of the role: what the row itself says.
@@ -110,38 +114,38 @@ create policy projects_private on public.projects as restrictive for all to auth
 using (
     not is_private
     or lead_id = (select authz.user_id())
-    or id = any (array(select authz.joined_projects()))
+    or (workspace_id, id) in (select joined.workspace_id, joined.project_id from authz.joined_projects() as joined)
     or workspace_id = any (array(select authz.workspaces_with('projects.read_private')))
 )
 with check (
     not is_private
     or lead_id = (select authz.user_id())
-    or id = any (array(select authz.joined_projects()))
+    or (workspace_id, id) in (select joined.workspace_id, joined.project_id from authz.joined_projects() as joined)
     or workspace_id = any (array(select authz.workspaces_with('projects.read_private')))
 );
 comment on policy projects_private on public.projects is
 'A private project: only its lead, its members and those who may see all of them.';
 
--- policies/role_permissions.sql sha256:0caa8d2b7b2d75c0064c33db15363a6d21e0c9b6d68375e8c2b39721f2fe160a
+-- policies/role_permissions.sql sha256:a294aa44c05f481c8edafb16a17572e84711c43ad752c6d232bb9260f192da5a
 
 grant select on public.role_permissions to authenticated, service_role;
 
 drop policy if exists role_permissions_select on public.role_permissions;
 create policy role_permissions_select on public.role_permissions for select to authenticated
-using (role_id = any (array(select authz.visible_roles())));
+using (role_id = any (array(select authz.visible_roles() offset authz.refuse_estimates())));
 comment on policy role_permissions_select on public.role_permissions is
 'The system roles, and the custom ones of one''s workspaces.';
 
--- policies/roles.sql sha256:469a4b7b75a8cea484b7d6d91f66cbac34c8cef7183d34980fac76f05669d43c
+-- policies/roles.sql sha256:35d746f6304ddc9343e3109496b7d3dc175c2eba18c9df05b69ae8f54cafb08c
 
 grant select on public.roles to authenticated, service_role;
 
 drop policy if exists roles_select on public.roles;
 create policy roles_select on public.roles for select to authenticated
-using (id = any (array(select authz.visible_roles())));
+using (id = any (array(select authz.visible_roles() offset authz.refuse_estimates())));
 comment on policy roles_select on public.roles is 'The system roles, and the custom ones of one''s workspaces.';
 
--- policies/tasks.sql sha256:1f9b88bd7bedfa6485590f58d4cc006da9f8ce7a4572ecf8b94d4a4427e2f748
+-- policies/tasks.sql sha256:a382e215ccb051427b2fb4ae19ce4a7ab06a454c9bbd41d3982efd24b9b0fbef
 
 grant select, delete on public.tasks to authenticated;
 grant insert (workspace_id, id, project_id, title, notes, status, due_on, assignee_id)
@@ -151,23 +155,23 @@ grant select, insert, update, delete on public.tasks to service_role;
 
 drop policy if exists tasks_select on public.tasks;
 create policy tasks_select on public.tasks for select to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('tasks.read'))));
+using (workspace_id = any (array(select authz.workspaces_with('tasks.read') offset authz.refuse_estimates())));
 comment on policy tasks_select on public.tasks is 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists tasks_insert on public.tasks;
 create policy tasks_insert on public.tasks for insert to authenticated
-with check (workspace_id = any (array(select authz.workspaces_with('tasks.create'))));
+with check (workspace_id = any (array(select authz.workspaces_with('tasks.create') offset authz.refuse_estimates())));
 comment on policy tasks_insert on public.tasks is 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists tasks_update on public.tasks;
 create policy tasks_update on public.tasks for update to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('tasks.update'))))
-with check (workspace_id = any (array(select authz.workspaces_with('tasks.update'))));
+using (workspace_id = any (array(select authz.workspaces_with('tasks.update') offset authz.refuse_estimates())))
+with check (workspace_id = any (array(select authz.workspaces_with('tasks.update') offset authz.refuse_estimates())));
 comment on policy tasks_update on public.tasks is 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists tasks_delete on public.tasks;
 create policy tasks_delete on public.tasks for delete to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('tasks.delete'))));
+using (workspace_id = any (array(select authz.workspaces_with('tasks.delete') offset authz.refuse_estimates())));
 comment on policy tasks_delete on public.tasks is 'Those whose role allows it, in their workspaces.';
 
 -- On top of the role: a task is seen by those who see its project.
@@ -175,46 +179,50 @@ drop policy if exists tasks_private on public.tasks;
 create policy tasks_private on public.tasks as restrictive for all to authenticated
 using (
     not project_is_private
-    or project_id = any (array(select authz.joined_projects()))
+    or (workspace_id, project_id) in (
+        select joined.workspace_id, joined.project_id from authz.joined_projects() as joined
+    )
     or workspace_id = any (array(select authz.workspaces_with('projects.read_private')))
 )
 with check (
     not project_is_private
-    or project_id = any (array(select authz.joined_projects()))
+    or (workspace_id, project_id) in (
+        select joined.workspace_id, joined.project_id from authz.joined_projects() as joined
+    )
     or workspace_id = any (array(select authz.workspaces_with('projects.read_private')))
 );
 comment on policy tasks_private on public.tasks is 'Of a private project: only for those who see it.';
 
--- policies/workspace_members.sql sha256:421e5fccd601f25123352f3a73f4e447a4ab089388e36f40a5295f9e90993482
+-- policies/workspace_members.sql sha256:d84a20564a3da6cb14251d0eef6cd44f5d99e39f82b0089b75b03aaacfc376a5
 
 grant select on public.workspace_members to authenticated, service_role;
 
 drop policy if exists workspace_members_select on public.workspace_members;
 create policy workspace_members_select on public.workspace_members for select to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('members.read'))));
+using (workspace_id = any (array(select authz.workspaces_with('members.read') offset authz.refuse_estimates())));
 comment on policy workspace_members_select on public.workspace_members is 'Fellow members.';
 
 -- policies/workspace_usage.sql sha256:f1274389f9d474efc4a06ce3bc5db9d1a4497b07187005185a5238a302cd0c68
 
 grant select on public.workspace_usage to authenticated;
 
--- policies/workspaces.sql sha256:4030d98a50f65c2bd9f5451992e8b04659ce7471ebca1d223cc518eea77ff4ec
+-- policies/workspaces.sql sha256:23b916b127614cb29c7135c25b6c9daf5aeaaba7675cd6ab81abf1be7b6a7ed1
 
 grant select on public.workspaces to authenticated, service_role;
 grant update (slug, name, require_mfa) on public.workspaces to authenticated;
 
 drop policy if exists workspaces_select on public.workspaces;
 create policy workspaces_select on public.workspaces for select to authenticated
-using (id = any (array(select authz.workspaces_with('workspace.read'))));
+using (id = any (array(select authz.workspaces_with('workspace.read') offset authz.refuse_estimates())));
 comment on policy workspaces_select on public.workspaces is 'Its members.';
 
 drop policy if exists workspaces_update on public.workspaces;
 create policy workspaces_update on public.workspaces for update to authenticated
-using (id = any (array(select authz.workspaces_with('workspace.update'))))
-with check (id = any (array(select authz.workspaces_with('workspace.update'))));
+using (id = any (array(select authz.workspaces_with('workspace.update') offset authz.refuse_estimates())))
+with check (id = any (array(select authz.workspaces_with('workspace.update') offset authz.refuse_estimates())));
 comment on policy workspaces_update on public.workspaces is 'Those whose role allows it.';
 
--- policies/functions.sql sha256:4717ba6a74ee276a7112d3e9f702e9b0fbad3acf161dc66ebc98e237dc12d2d3
+-- policies/functions.sql sha256:ad02caf72dec23ae949cb436cf185695bbab9f4f6f3ccaa7a26528521e663904
 
 -- Every function that a role of the API may call, and the schemas it must enter for that. What is
 -- not here runs for nobody but its owner.
@@ -226,6 +234,7 @@ grant execute on function ops.now() to authenticated, service_role;
 grant execute on function authz.claims() to authenticated, service_role;
 grant execute on function authz.user_id() to authenticated, service_role;
 grant execute on function authz.workspaces_with(text) to authenticated;
+grant execute on function authz.refuse_estimates() to authenticated;
 grant execute on function authz.people() to authenticated;
 grant execute on function authz.visible_roles() to authenticated;
 grant execute on function authz.joined_projects() to authenticated;

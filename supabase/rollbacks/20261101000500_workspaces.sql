@@ -3,6 +3,8 @@ drop function public.restore_workspace(uuid), public.my_workspaces(), public.my_
 -- With its trigger: only the owner of auth.users could drop that by name.
 drop function tenancy.sync_profile() cascade;
 drop trigger profiles_touch on public.profiles;
+drop trigger profiles_lock_workspaces on public.profiles;
+drop function tenancy.lock_workspaces_of_person();
 drop trigger workspaces_check on public.workspaces;
 drop trigger workspaces_have_an_owner on public.workspaces;
 drop trigger workspace_members_guard on public.workspace_members;
@@ -11,11 +13,12 @@ drop trigger roles_guard on public.roles;
 drop function tenancy.resume_workspace(uuid), tenancy.suspend_workspace(uuid, text);
 drop function tenancy.resume_user(uuid), tenancy.suspend_user(uuid, text);
 drop function tenancy.my_permissions(uuid), tenancy.my_workspaces(), tenancy.purge_workspaces(integer);
-drop function tenancy.restore_workspace(uuid), tenancy.delete_workspace(uuid);
+drop function tenancy.restore_workspace(uuid), tenancy.require_restorable(uuid);
+drop function authz.require_alone(uuid, text), tenancy.delete_workspace(uuid);
 drop function tenancy.mark_restored(uuid), tenancy.mark_deleted(uuid), tenancy.grace_period();
 drop function tenancy.create_workspace(text, text), tenancy.make_workspace(text, text, uuid);
 drop function tenancy.guard_role(), tenancy.keep_an_owner(), tenancy.have_an_owner();
 drop function tenancy.require_owner(uuid), tenancy.guard_membership();
 drop function tenancy.has_owner(uuid), tenancy.lock_workspace(uuid), tenancy.check_workspace();
 drop table tenancy.reserved_slugs;
-drop function tenancy.person(text), tenancy.touch(), tenancy.ensure_profile(uuid);
+drop function tenancy.person(text, boolean), tenancy.touch(), tenancy.ensure_profile(uuid);

@@ -16,7 +16,7 @@ drop function tenancy.transfer_ownership(uuid, uuid), tenancy.leave_workspace(uu
 drop function tenancy.remove_member(uuid, uuid), tenancy.set_member_role(uuid, uuid, text);
 drop function tenancy.drop_member(uuid, uuid), tenancy.change_role(uuid, uuid, uuid);
 drop function tenancy.add_member(uuid, uuid, uuid, uuid), tenancy.role_of(uuid, uuid);
-drop function authz.role_named(uuid, text), authz.require_alone(uuid, text);
+drop function authz.role_named(uuid, text);
 drop table tenancy.invitation_tokens;
 select tenancy.release_table('public.invitations');
 drop table public.invitations;
