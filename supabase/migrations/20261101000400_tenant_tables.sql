@@ -195,6 +195,7 @@ as $$
             where
                 t.tgrelid = this.oid
                 and t.tgfoid = 'tenancy.guard_update()'::regprocedure
+                and t.tgtype = 19 -- before each row's update
                 and t.tgenabled in ('O', 'A')
                 and t.tgqual is null
                 and t.tgattr = ''
@@ -205,15 +206,38 @@ as $$
         format('%s is under a plan limit but lacks its counting triggers', findings.relation),
         'billing.limit_rows() attaches them.'
     from this
+    where exists (
+        select from billing.resources r
+        -- After each statement's insert, and delete.
+        cross join (values ('billing.count_inserted()', 4), ('billing.count_deleted()', 8)) as wanted (called, type)
+        where
+            r.relation = findings.relation
+            and not exists (
+                select from pg_trigger t
+                where
+                    t.tgrelid = this.oid
+                    and t.tgfoid = wanted.called::regprocedure
+                    and t.tgtype = wanted.type
+                    and t.tgargs = convert_to(r.resource, 'UTF8') || '\000'::bytea
+                    and t.tgenabled in ('O', 'A')
+                    and t.tgqual is null
+            )
+    )
+    union all
+    select
+        'exclusion_constraint', format('%s is an exclusion constraint', i.indexrelid::regclass),
+        'It tells one tenant what another has. Check it in a function that asks for the tenant first.'
+    from pg_index i join this on i.indrelid = this.oid
+    where i.indisexclusion
+    union all
+    select
+        'reference_clears_tenant', format('%s of %s would clear workspace_id', k.conname, findings.relation),
+        'Name the one column to clear: on delete set null (other_id).'
+    from keys k
     where
-        exists (select from billing.resources r where r.relation = findings.relation)
-        and (
-            select count(*) from pg_trigger t
-            where
-                t.tgrelid = this.oid
-                and t.tgfoid in ('billing.count_inserted()'::regprocedure, 'billing.count_deleted()'::regprocedure)
-                and t.tgenabled in ('O', 'A')
-        ) <> 2
+        k.contype = 'f'
+        and k.confdeltype in ('n', 'd')
+        and k.tenant = any (coalesce(k.confdelsetcols, k.conkey))
 $$;
 comment on function tenancy.findings(regclass) is
 'What keeps a table from being a sound tenant table; no rows when nothing does.';

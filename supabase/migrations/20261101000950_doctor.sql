@@ -103,9 +103,80 @@ as $$
         p.schemaname = 'public'
         and not exists (select from public.permissions known where known.permission = asked.permission[1])
     union all
-    select 'error', 'schema public', 'everybody may create in it', 'revoke create on schema public from public;'
+    select
+        'error', format('%s on %s', p.policyname, p.tablename), 'the policy lets everybody in',
+        'Say who; the pages of policies/ show how.'
+    from pg_policies p
+    where p.schemaname = 'public' and p.permissive = 'PERMISSIVE' and (p.qual = 'true' or p.with_check = 'true')
+    union all
+    select
+        'error', format('schema %s', n.nspname), format('%s may create in it', coalesce(a.grantee::regrole::text, 'PUBLIC')),
+        format('revoke create on schema %I from %s;', n.nspname, coalesce(a.grantee::regrole::text, 'public'))
     from pg_namespace n, aclexplode(n.nspacl) a
-    where n.nspname = 'public' and a.grantee = 0 and a.privilege_type = 'CREATE'
+    where
+        n.nspname = any (ops.house_schemas())
+        and a.privilege_type = 'CREATE'
+        and (a.grantee = 0 or a.grantee in ('anon'::regrole, 'authenticated'::regrole, 'service_role'::regrole))
+    union all
+    select
+        'error', format('schema %s', n.nspname), format('%s may enter it, and nobody answers for it', a.grantee::regrole),
+        'Move what it holds into a schema of the house.'
+    from pg_namespace n, aclexplode(n.nspacl) a
+    where
+        a.privilege_type = 'USAGE'
+        and a.grantee in ('anon'::regrole, 'authenticated'::regrole)
+        and n.nspname <> all (ops.house_schemas())
+        -- Supabase's own.
+        and n.nspname <> all (
+            '{auth,storage,realtime,extensions,graphql,graphql_public,vault,pgsodium,net,cron}'::text[]
+        )
+    union all
+    select
+        'error', m.member::regrole::text, format('the role is a member of %s', m.roleid::regrole),
+        format('revoke %s from %s;', m.roleid::regrole, m.member::regrole)
+    from pg_auth_members m where m.member in ('anon'::regrole, 'authenticated'::regrole)
+    union all
+    select
+        'error', r.name, format('the rule %s rewrites what is done to it', w.rulename),
+        format('drop rule %I on %s;', w.rulename, r.name)
+    from relations r join pg_rewrite w on w.ev_class = r.oid where r.relkind in ('r', 'p')
+    union all
+    select
+        'error', r.name, format('%s may read a materialized view, which knows no policies', a.grantee::regrole),
+        format('revoke all on %s from %s;', r.name, a.grantee::regrole)
+    from relations r, aclexplode(r.relacl) a
+    where r.relkind = 'm' and a.grantee in ('anon'::regrole, 'authenticated'::regrole)
+    union all
+    select
+        'error', 'what is made tomorrow', format('%s will hold %s on it', coalesce(a.grantee::regrole::text, 'PUBLIC'), a.privilege_type),
+        'alter default privileges … revoke …;'
+    from pg_default_acl d, aclexplode(d.defaclacl) a
+    where
+        d.defaclrole = (select p.proowner from pg_proc p where p.oid = 'ops.now()'::regprocedure)
+        and (d.defaclnamespace = 0 or d.defaclnamespace::regnamespace::text = any (ops.house_schemas()))
+        and (a.grantee = 0 or a.grantee in ('anon'::regrole, 'authenticated'::regrole, 'service_role'::regrole))
+    union all
+    select
+        'error', wanted.relation, format('it lacks the trigger of %s', wanted.called),
+        'Roll the migration that attaches it back and forth.'
+    from (
+        values
+        ('public.workspace_members', 'tenancy.guard_membership()', 31),
+        ('public.workspace_members', 'tenancy.keep_an_owner()', 25),
+        ('public.workspaces', 'tenancy.have_an_owner()', 21),
+        ('public.workspaces', 'tenancy.check_workspace()', 23),
+        ('public.workspaces', 'billing.start_on_default_plan()', 5),
+        ('public.roles', 'tenancy.guard_role()', 19)
+    ) as wanted (relation, called, type)
+    where not exists (
+        select from pg_trigger t
+        where
+            t.tgrelid = wanted.relation::regclass
+            and t.tgfoid = wanted.called::regprocedure
+            and t.tgtype = wanted.type
+            and t.tgenabled in ('O', 'A')
+            and t.tgqual is null
+    )
     union all
     select
         'error', r.rolname, 'the role ignores row level security', format('alter role %I nobypassrls;', r.rolname)
@@ -149,6 +220,15 @@ begin
         'Insert the limit into billing.plan_limits; null is without limit.'
     from billing.plans p cross join billing.resources r
     where not exists (select from billing.plan_limits pl where pl.plan_id = p.id and pl.resource = r.resource);
+
+    return query
+    select
+        'error', w.slug, format('the limit on %s in force is not the one agreed', r.resource),
+        format('select billing.refresh_limit(%L, %L);', w.id, r.resource)
+    from public.workspaces w
+    cross join billing.resources r
+    left join billing.usage_counters c on c.workspace_id = w.id and c.resource = r.resource
+    where c.workspace_id is null or c.max is distinct from billing.limit_of(w.id, r.resource);
 
     for counted in select r.resource, r.relation from billing.resources r order by r.resource loop
         return query execute format(

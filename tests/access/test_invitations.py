@@ -169,3 +169,12 @@ def test_nobody_accepts_into_a_suspended_or_deleted_workspace(db: Connection, ow
     run(db, "select tenancy.mark_deleted(%s)", [workspace])
     with refused("invitation_not_found"), db.transaction():
         accept(db, bob, token)
+
+
+def test_the_invitation_of_a_deleted_account_is_void(db: Connection, owner: Any, workspace: Any) -> None:
+    admin = add_member(db, workspace, "admin")
+    with as_user(db, admin):
+        token = invite(db, workspace, "bob@example.com", "admin")["token"]
+    run(db, "delete from auth.users where id = %s", [admin])
+    with refused("inviter_lost_permission"), db.transaction():
+        accept(db, make_user(db, "bob@example.com"), token)

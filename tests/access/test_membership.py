@@ -392,3 +392,43 @@ def test_people_see_themselves_and_fellow_members_only(db: Connection) -> None:
             run(db, "update profiles set email = 'other@example.com' where id = %s", [owner])
     with as_user(db, stranger):
         assert [row["id"] for row in run(db, "select id from profiles")] == [stranger]
+
+
+def test_nobody_is_kept_in_by_a_role_that_allows_nothing_or_a_missing_second_factor(db: Connection) -> None:
+    owner = make_user(db)
+    workspace = make_workspace(db, owner)
+    with as_user(db, owner):
+        run(db, "select public.create_role(%s, 'nothing', 'Nothing', '{}')", [workspace])
+    member = add_member(db, workspace, "nothing")
+    run(db, "update workspaces set require_mfa = true where id = %s", [workspace])
+    with as_user(db, member):
+        run(db, "select public.leave_workspace(%s)", [workspace])
+        assert run(db, "select * from public.my_workspaces()") == []
+
+
+def test_a_word_reserved_later_stays_with_whoever_has_it(db: Connection) -> None:
+    owner = make_user(db)
+    workspace = make_workspace(db, owner, slug="early-bird")
+    run(db, "insert into tenancy.reserved_slugs values ('early-bird')")
+    with as_user(db, owner):
+        run(db, "update workspaces set name = 'Renamed' where id = %s", [workspace])
+        run(db, "select public.delete_workspace(%s)", [workspace])
+
+
+def test_operators_give_ownership_only_to_a_verified_address_and_see_where_several_share_one(db: Connection) -> None:
+    make_user(db, "squatter@example.com", is_verified=False)
+    with refused("user_not_found"), db.transaction():
+        run(db, "select tenancy.person('squatter@example.com', true)")
+    assert one(db, "select tenancy.person(' SQUATTER@example.com')")
+    run(db, "insert into auth.users (id, email, is_sso_user) values (gen_random_uuid(), 'squatter@example.com', true)")
+    with refused("user_ambiguous"), db.transaction():
+        run(db, "select tenancy.person('squatter@example.com')")
+
+
+def test_a_system_role_added_later_wins_over_a_custom_role_of_its_key(db: Connection) -> None:
+    owner = make_user(db)
+    workspace = make_workspace(db, owner)
+    with as_user(db, owner):
+        run(db, "select public.create_role(%s, 'guest', 'Guest', '{}')", [workspace])
+    system = one(db, "insert into roles (key, name) values ('guest', 'Guest') returning id")
+    assert one(db, "select authz.role_named(%s, 'guest')", [workspace]) == system

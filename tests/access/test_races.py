@@ -108,3 +108,48 @@ def test_two_workspaces_of_one_slug_are_made_once(connect: Connect) -> None:
     first.commit()
     assert call.result() == "slug_taken"
     assert one(observer, "select count(*) from workspaces") == 1
+
+
+def test_an_owner_who_is_being_demoted_cannot_delete_the_workspace_meanwhile(connect: Connect) -> None:
+    setup, observer = connect(), connect(autocommit=True)
+    ann = make_user(setup)
+    workspace = make_workspace(setup, ann)
+    bob = add_member(setup, workspace, "owner")
+    setup.commit()
+    for call, deleted in (("delete_workspace", False), ("restore_workspace", True)):
+        first, second = connect(), connect()
+        if deleted:
+            run(
+                setup,
+                "select tenancy.change_role(%(w)s, %(b)s, authz.owner_role()), tenancy.mark_deleted(%(w)s)",
+                {"w": workspace, "b": bob},
+            )
+            setup.commit()
+        run(
+            first,
+            "select tenancy.change_role(%(w)s, %(b)s, authz.role_named(%(w)s, 'viewer'))",
+            {"w": workspace, "b": bob},
+        )
+        waiting = Call(second, act(bob, f"select public.{call}(%s)", [workspace]))
+        wait_until_blocked(observer, second)
+        first.commit()
+        assert waiting.result() in {"permission_denied", "workspace_not_found"}
+        assert one(observer, "select deleted_at is not null from workspaces where id = %s", [workspace]) == deleted
+
+
+def test_two_people_who_share_workspaces_can_delete_their_accounts_at_once(connect: Connect) -> None:
+    setup, observer = connect(), connect(autocommit=True)
+    owner = make_user(setup)
+    workspaces = sorted(make_workspace(setup, owner) for _ in range(2))
+    ann, bob = make_user(setup), make_user(setup)
+    # Joined in opposite orders, so that each one's rows come in another order.
+    for user, places in ((ann, workspaces), (bob, list(reversed(workspaces)))):
+        for workspace in places:
+            add_member(setup, workspace, "member", user)
+    setup.commit()
+    first, second = connect(), connect()
+    run(first, "delete from auth.users where id = %s", [ann])
+    call = Call(second, lambda connection: run(connection, "delete from auth.users where id = %s", [bob]))
+    wait_until_blocked(observer, second)
+    first.commit()
+    assert call.result() == "ok"

@@ -240,3 +240,28 @@ def test_definer_functions_are_listed_and_path_pinned(db: Connection) -> None:
     in_public = [row["name"] for row in definers if "." not in row["name"] or row["name"].startswith("public.")]
     assert in_public == [], "what clients call runs with their own rights"
     assert all(set(row["callers"]) <= {"authenticated", "service_role"} for row in definers)
+
+
+def test_a_project_of_the_same_id_elsewhere_opens_no_private_project(db: Connection, two: dict[str, Any]) -> None:
+    member = add_member(db, two["theirs"], "member")
+    secret = make_project(db, two["theirs"], lead=two["victim"], is_private=True)
+    make_task(db, two["theirs"], secret)
+    own = make_workspace(db, member)
+    with as_user(db, member):
+        run(
+            db, "insert into projects (workspace_id, id, name, is_private) values (%s, %s, 'mine', true)", [own, secret]
+        )
+        run(
+            db,
+            "insert into project_members (workspace_id, project_id, user_id) values (%s, %s, %s)",
+            [own, secret, member],
+        )
+        assert run(db, "select name from projects") == [{"name": "mine"}]
+        assert run(db, "select * from tasks") == []
+        assert run(db, "update projects set name = 'pwned' where workspace_id = %s returning id", [two["theirs"]]) == []
+        with refused("42501"), db.transaction():
+            run(
+                db,
+                "insert into project_members (workspace_id, project_id, user_id) values (%s, %s, %s)",
+                [two["theirs"], secret, member],
+            )

@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 from rowhouse import policies
+from rowhouse.local.cluster import SUPERUSER
 
 from ..conftest import Database
 from ..identities import run
@@ -64,6 +65,44 @@ FLAWS = {
     "a counter that is off": ("update billing.usage_counters set used = 2 where used = 0", "it counts 2"),
     "a clock set by hand": ("insert into ops.clock (set_to) values ('2020-01-01')", "the clock is set by hand"),
     "a schedule that does not run": ("select cron.unschedule('rowhouse-purge-workspaces')", "pg_cron does not run it"),
+    "an exclusion constraint": (
+        "alter table public.projects add constraint alone exclude (name with =)", "is an exclusion constraint",
+    ),
+    "a reference that clears the tenant": (
+        "alter table public.tasks add constraint cleared foreign key (workspace_id, assignee_id) "
+        "references public.workspace_members (workspace_id, user_id) on delete set null",
+        "would clear workspace_id",
+    ),
+    "a membership that nobody guards": (
+        "drop trigger workspace_members_guard on public.workspace_members", "lacks the trigger of tenancy.guard_membership()",
+    ),
+    "an owner that nobody keeps": (
+        "alter table public.workspace_members disable trigger workspace_members_keep_an_owner", "lacks the trigger of tenancy.keep_an_owner()",
+    ),
+    "a counter that counts something else": (
+        "drop trigger projects_count_deleted on public.projects; create trigger projects_count_deleted after delete on public.projects "
+        "referencing old table as old_rows for each statement execute function billing.count_deleted('members')",
+        "lacks its counting triggers",
+    ),
+    "a limit that is not the one agreed": ("update billing.usage_counters set max = 5 where max is not null", "is not the one agreed"),
+    "tables to come for everybody": (
+        "alter default privileges in schema public grant select on tables to anon", "anon will hold SELECT on it",
+    ),
+    "a role that inherits more": ("grant pg_read_all_data to authenticated", "member of pg_read_all_data"),
+    "a role that may create": ("grant create on schema public to authenticated", "authenticated may create in it"),
+    "a rule on a tenant table": (
+        "create rule copy as on insert to public.projects do also notify leak", "rewrites what is done to it",
+    ),
+    "a schema that nobody answers for": (
+        "create schema api; grant usage on schema api to anon", "nobody answers for it",
+    ),
+    "a catalogue for everybody": (
+        "create policy wide on public.profiles for select to authenticated using (true)", "lets everybody in",
+    ),
+    "a materialized view": (
+        "create materialized view tenancy.copy as select * from public.projects; grant select on tenancy.copy to authenticated",
+        "knows no policies",
+    ),
     "functions to come for everybody": (
         "alter default privileges grant execute on functions to public", "a function that is created tomorrow",
     ),
@@ -74,7 +113,9 @@ def prepare(connection: Connection, flaw: str) -> None:
     """What a flaw needs to be plantable at all."""
     if flaw == "a foreign key without the tenant":
         run(connection, "create unique index projects_id on public.projects (id)")
-    if flaw == "a counter that is off":
+    if flaw == "a role that inherits more":
+        run(connection, "set local role supabase_admin")
+    if flaw in ("a counter that is off", "a limit that is not the one agreed"):
         from ..identities import make_user, make_workspace
 
         make_workspace(connection, make_user(connection), plan="free")
@@ -82,7 +123,8 @@ def prepare(connection: Connection, flaw: str) -> None:
 
 @pytest.fixture(scope="module")
 def connection(module_database: Database) -> Any:
-    with module_database.connect() as connection:
+    with module_database.connect(SUPERUSER) as connection:
+        run(connection, "set role postgres")
         yield connection
         connection.rollback()
 
@@ -103,6 +145,7 @@ def test_the_doctor_sees_it(connection: Connection, flaw: str) -> None:
         prepare(connection, flaw)
         for part in statement.split("; "):
             run(connection, part.replace("%", "%%") if "%" in part else part)
+        run(connection, "set local role postgres")
         found = doctor(connection)
         assert any(words in line for line in found), found
 

@@ -204,3 +204,22 @@ def test_insertions_of_the_oracle_are_plausible(connection: Connection, world: W
     with connection.transaction(force_rollback=True):
         for table in ("projects", "tasks"):
             run(connection, *insertion(connection, table, world.a, world.rows[world.a]))
+
+
+@pytest.mark.parametrize("prefer", [["count=planned"], ["count=estimated"], ["count=planned", "return=minimal"]])
+@pytest.mark.parametrize("table", [*TABLES[:5], "project_members", "profiles", "roles"])
+def test_an_estimate_which_would_tell_of_other_tenants_is_refused(
+    rest: Rest, world: World, table: str, prefer: list[str]
+) -> None:
+    stranger = next(identity for identity in world.identities if identity.name == "a stranger")
+    with client(rest, stranger) as http:
+        for method in ("GET", "HEAD"):
+            request = http.build_request(method, f"/{table}", headers=[("Prefer", value) for value in prefer])
+            response = http.send(request)
+            assert response.status_code == 400
+            assert not response.headers.get("Content-Range", "*/*").split("/")[1].isdecimal()
+        assert http.get(f"/{table}", headers={"Prefer": "count=exact"}).status_code in (200, 206)
+        embedded = http.get(
+            "/workspaces", params={"select": "id,projects!inner(id)"}, headers=[("Prefer", "count=planned")]
+        )
+        assert embedded.status_code == 400

@@ -317,3 +317,56 @@ def test_inserters_without_a_limit_do_not_wait_for_each_other(connect: Connect) 
     run(second, BULK, [workspace, 1])
     second.commit()
     first.commit()
+
+
+def test_a_plan_that_changes_while_a_workspace_moves_onto_it_binds_it(connect: Connect) -> None:
+    setup, observer = connect(), connect(autocommit=True)
+    workspace = make_workspace(setup, make_user(setup), plan="pro")
+    setup.commit()
+    for new_max, operator, mover in ((1, connect(), connect()), (2, connect(), connect())):
+        run(setup, "select billing.set_plan(%s, 'pro')", [workspace])
+        setup.commit()
+        change = "update billing.plan_limits set max = %s where plan_id = 'free' and resource = 'projects'"
+        run(operator, change, [new_max])
+        call = Call(mover, lambda connection: run(connection, "select billing.set_plan(%s, 'free')", [workspace]))
+        wait_until_blocked(observer, mover)
+        operator.commit()
+        assert call.result() == "ok"
+        assert counter(observer, workspace) == (0, new_max)
+
+
+def test_a_table_that_comes_under_limits_while_a_workspace_is_made_counts_there_too(connect: Connect) -> None:
+    setup, migrator, observer = connect(), connect(), connect(autocommit=True)
+    owner = make_user(setup)
+    setup.commit()
+    run(migrator, "select billing.limit_rows('public.tasks', 'tasks', '{\"free\": 1, \"pro\": 1, \"enterprise\": 1}')")
+    maker = connect()
+    call = Call(maker, lambda connection: make_workspace(connection, owner, plan="free"))
+    wait_until_blocked(observer, maker)
+    migrator.commit()
+    assert call.result() == "ok"
+    assert run(observer, "select count(*) as n from billing.usage_counters where resource = 'tasks'") == [{"n": 1}]
+
+
+def test_an_override_that_moves_binds_both_workspaces(db: Connection, owner: Any) -> None:
+    here, there = (make_workspace(db, owner, plan="free") for _ in range(2))
+    run(
+        db,
+        "insert into billing.limit_overrides (workspace_id, resource, max, reason) values (%s, 'projects', 50, 'deal')",
+        [here],
+    )
+    run(db, "update billing.limit_overrides set workspace_id = %s", [there])
+    assert (counter(db, here), counter(db, there)) == ((0, 3), (0, 50))
+
+
+def test_a_workspace_that_lost_its_plan_can_be_given_one(db: Connection, owner: Any) -> None:
+    workspace = make_workspace(db, owner, plan="free")
+    run(db, "delete from billing.workspace_plans where workspace_id = %s", [workspace])
+    run(db, "select billing.set_plan(%s, 'pro')", [workspace])
+    assert counter(db, workspace) == (0, 100)
+
+
+def test_a_limited_table_can_be_released_while_workspaces_have_no_limit(db: Connection, owner: Any) -> None:
+    make_workspace(db, owner, plan="enterprise")
+    run(db, "select tenancy.release_table('public.projects')")
+    assert run(db, "select from billing.usage_counters where resource = 'projects'") == []
