@@ -3,9 +3,12 @@
 -- Locks: none on existing tables.
 -- Workers: need not stop.
 
+-- One plan for everybody: for people in few workspaces the planner would rather plan each time anew,
+-- which takes several times as long as the query.
 create function authz.workspaces_with(permission text) returns setof uuid
 language plpgsql stable parallel safe security definer rows 10
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     caller uuid := authz.user_id();
