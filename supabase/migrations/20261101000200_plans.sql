@@ -336,7 +336,34 @@ create function billing.count_inserted() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    counter billing.usage_counters;
 begin
+    -- Most inserts are of one row: one statement then counts it, or, where there is no limit, holds
+    -- off one that arrives now.
+    update billing.usage_counters c set used = c.used + 1
+    where
+        c.workspace_id = (select n.workspace_id from new_rows n limit 1)
+        and c.resource = tg_argv[0]
+        and c.max is not null
+        and not exists (select from new_rows offset 1)
+    returning c.* into counter;
+    if found then
+        if counter.used > counter.max then
+            perform billing.refuse_limit(counter.workspace_id, counter.resource, counter.used, counter.max);
+        end if;
+        return null;
+    end if;
+    perform from billing.usage_counters c
+    where
+        c.workspace_id = (select n.workspace_id from new_rows n limit 1)
+        and c.resource = tg_argv[0]
+        and c.max is null
+        and not exists (select from new_rows offset 1)
+    for share;
+    if found then
+        return null;
+    end if;
     -- In the order of the tenants, so that two bulk statements cannot deadlock.
     perform billing.add_usage(changed.workspace_id, tg_argv[0], changed.amount)
     from (select n.workspace_id, count(*) as amount from new_rows n group by 1 order by 1) as changed;
