@@ -107,13 +107,14 @@ def say(what: str) -> None:
 
 HEAD = """# Performance
 
-Written by `make bench` on a machine of {machine}, Postgres 15. Contenders take turns within one run, and
-the medians are compared: the ratios mean something elsewhere, the milliseconds do not.
+Written by `make bench` on a machine of {machine}, Postgres 15.
+Contenders take turns within one run, and the medians are compared: the ratios mean something elsewhere, the
+milliseconds do not.
 """
 READING = """\
-{rows:,} rows over 1,000 workspaces. "By hand" is the same query without RLS, as the database's owner, with the workspaces
-named in it; for projects with the rule on private ones too. "One-line policy" is a table as `rowhouse new table`
-writes it; `projects` has a rule on the row besides. The tutorials' policy is `exists (select 1 from members where
+{rows:,} rows over 1,000 workspaces. "By hand" is the same query without RLS, as the database's owner, with the
+workspaces named in it; for projects with the rule on private ones too. "One-line policy" is a table as
+`rowhouse new table` writes it; `projects` has a rule on the row besides. The tutorials' policy is `exists (select 1 from members where
 workspace_id = … and user_id = auth.uid())` per row; "slower by" compares it with the one-line policy. Asked for: at
 most 1.5 × the query by hand. The door costs the same for every statement, so it weighs most where a query takes a
 tenth of a millisecond."""
@@ -124,7 +125,8 @@ WRITING = """\
 One connection, each statement its own transaction, under RLS. "Counted" is a workspace with a limit; a plan without a
 limit takes a shared lock and counts nothing. Asked for: at least 0.8 of the rate without the counter."""
 END_TO_END = f"""\
-A page of 50 projects over HTTP with {CONNECTIONS} connections; client, gateway, PostgREST and Postgres share the cores."""
+A page of 50 projects over HTTP with {CONNECTIONS} connections; client, gateway, PostgREST and Postgres share the
+cores."""
 COMMAND = """Asked for: under 300 ms."""
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ create table public.plain_projects (like public.projects including all);
 insert into public.plain_projects select * from public.projects;
 alter table public.plain_projects enable row level security;
 create policy plain on public.plain_projects for select to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('projects.read') offset authz.refuse_estimates())));
+using (workspace_id = any (array(select authz.workspaces_with('projects.read') limit authz.refuse_estimates())));
 grant select on public.plain_projects to authenticated;
 """
 # What most tutorials print: a subquery per row, auth.uid() not wrapped.

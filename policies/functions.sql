@@ -9,6 +9,7 @@ grant execute on function authz.claims() to authenticated, service_role;
 grant execute on function authz.user_id() to authenticated, service_role;
 grant execute on function authz.workspaces_with(text) to authenticated;
 grant execute on function authz.refuse_estimates() to authenticated;
+grant execute on function ops.raise_http(integer, text, text, jsonb, text, jsonb) to authenticated;
 grant execute on function authz.people() to authenticated;
 grant execute on function authz.visible_roles() to authenticated;
 grant execute on function authz.joined_projects() to authenticated;

@@ -2,5 +2,5 @@ grant select on public.invitations to authenticated, service_role;
 
 drop policy if exists invitations_select on public.invitations;
 create policy invitations_select on public.invitations for select to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('members.invite') offset authz.refuse_estimates())));
+using (workspace_id = any (array(select authz.workspaces_with('members.invite') limit authz.refuse_estimates())));
 comment on policy invitations_select on public.invitations is 'Those who may invite, in their workspaces.';

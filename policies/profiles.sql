@@ -3,7 +3,7 @@ grant update (display_name, avatar_url, locale, time_zone) on public.profiles to
 
 drop policy if exists profiles_select on public.profiles;
 create policy profiles_select on public.profiles for select to authenticated
-using (id = any (array(select authz.people() offset authz.refuse_estimates())));
+using (id = any (array(select authz.people() limit authz.refuse_estimates())));
 comment on policy profiles_select on public.profiles is 'Oneself, and fellow members.';
 
 drop policy if exists profiles_update on public.profiles;

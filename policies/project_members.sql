@@ -4,19 +4,19 @@ grant select, insert, update, delete on public.project_members to service_role;
 
 drop policy if exists project_members_select on public.project_members;
 create policy project_members_select on public.project_members for select to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('projects.read') offset authz.refuse_estimates())));
+using (workspace_id = any (array(select authz.workspaces_with('projects.read') limit authz.refuse_estimates())));
 comment on policy project_members_select on public.project_members is
 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists project_members_insert on public.project_members;
 create policy project_members_insert on public.project_members for insert to authenticated
-with check (workspace_id = any (array(select authz.workspaces_with('projects.update') offset authz.refuse_estimates())));
+with check (workspace_id = any (array(select authz.workspaces_with('projects.update') limit authz.refuse_estimates())));
 comment on policy project_members_insert on public.project_members is
 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists project_members_delete on public.project_members;
 create policy project_members_delete on public.project_members for delete to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('projects.update') offset authz.refuse_estimates())));
+using (workspace_id = any (array(select authz.workspaces_with('projects.update') limit authz.refuse_estimates())));
 comment on policy project_members_delete on public.project_members is
 'Those whose role allows it, in their workspaces.';
 

@@ -5,23 +5,23 @@ grant select, insert, update, delete on public.projects to service_role;
 
 drop policy if exists projects_select on public.projects;
 create policy projects_select on public.projects for select to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('projects.read') offset authz.refuse_estimates())));
+using (workspace_id = any (array(select authz.workspaces_with('projects.read') limit authz.refuse_estimates())));
 comment on policy projects_select on public.projects is 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists projects_insert on public.projects;
 create policy projects_insert on public.projects for insert to authenticated
-with check (workspace_id = any (array(select authz.workspaces_with('projects.create') offset authz.refuse_estimates())));
+with check (workspace_id = any (array(select authz.workspaces_with('projects.create') limit authz.refuse_estimates())));
 comment on policy projects_insert on public.projects is 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists projects_update on public.projects;
 create policy projects_update on public.projects for update to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('projects.update') offset authz.refuse_estimates())))
-with check (workspace_id = any (array(select authz.workspaces_with('projects.update') offset authz.refuse_estimates())));
+using (workspace_id = any (array(select authz.workspaces_with('projects.update') limit authz.refuse_estimates())))
+with check (workspace_id = any (array(select authz.workspaces_with('projects.update') limit authz.refuse_estimates())));
 comment on policy projects_update on public.projects is 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists projects_delete on public.projects;
 create policy projects_delete on public.projects for delete to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('projects.delete') offset authz.refuse_estimates())));
+using (workspace_id = any (array(select authz.workspaces_with('projects.delete') limit authz.refuse_estimates())));
 comment on policy projects_delete on public.projects is 'Those whose role allows it, in their workspaces.';
 
 -- On top of the role: what the row itself says.

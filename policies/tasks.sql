@@ -6,23 +6,23 @@ grant select, insert, update, delete on public.tasks to service_role;
 
 drop policy if exists tasks_select on public.tasks;
 create policy tasks_select on public.tasks for select to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('tasks.read') offset authz.refuse_estimates())));
+using (workspace_id = any (array(select authz.workspaces_with('tasks.read') limit authz.refuse_estimates())));
 comment on policy tasks_select on public.tasks is 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists tasks_insert on public.tasks;
 create policy tasks_insert on public.tasks for insert to authenticated
-with check (workspace_id = any (array(select authz.workspaces_with('tasks.create') offset authz.refuse_estimates())));
+with check (workspace_id = any (array(select authz.workspaces_with('tasks.create') limit authz.refuse_estimates())));
 comment on policy tasks_insert on public.tasks is 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists tasks_update on public.tasks;
 create policy tasks_update on public.tasks for update to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('tasks.update') offset authz.refuse_estimates())))
-with check (workspace_id = any (array(select authz.workspaces_with('tasks.update') offset authz.refuse_estimates())));
+using (workspace_id = any (array(select authz.workspaces_with('tasks.update') limit authz.refuse_estimates())))
+with check (workspace_id = any (array(select authz.workspaces_with('tasks.update') limit authz.refuse_estimates())));
 comment on policy tasks_update on public.tasks is 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists tasks_delete on public.tasks;
 create policy tasks_delete on public.tasks for delete to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('tasks.delete') offset authz.refuse_estimates())));
+using (workspace_id = any (array(select authz.workspaces_with('tasks.delete') limit authz.refuse_estimates())));
 comment on policy tasks_delete on public.tasks is 'Those whose role allows it, in their workspaces.';
 
 -- On top of the role: a task is seen by those who see its project.

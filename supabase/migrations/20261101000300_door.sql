@@ -45,18 +45,17 @@ as $$
 begin
     -- The planner estimates with statistics of the whole table, so an estimate tells how many rows
     -- another tenant has, and which values. PostgREST hands one out (Prefer: count=planned). A stable
-    -- OFFSET is evaluated while planning: an EXPLAIN of a request ends here, a query gets an OFFSET of 0.
+    -- LIMIT is evaluated while planning: an EXPLAIN of a request ends here; a query gets null, no limit.
     if current_setting('request.method', true) <> '' and current_query() ~* '^\s*explain' then
-        raise sqlstate 'PGRST' using
-            message = '{"code": "count_not_exact", "message": "Rows are only counted exactly.", '
-            '"details": null, "hint": "Use count=exact."}',
-            detail = '{"status": 400, "headers": {}}';
+        perform ops.raise_http(
+            400, 'count_not_exact', 'Rows are only counted exactly.', null, 'Use count=exact.'
+        );
     end if;
-    return 0;
+    return null;
 end
 $$;
 comment on function authz.refuse_estimates() is
-'Nought, for the OFFSET in every policy; answers 400 to a request for an estimate, which would tell of other tenants.';
+'No limit, for the LIMIT in every policy; answers 400 to a request for an estimate, which would tell of other tenants.';
 
 create function authz.refuse_unless_signed_in() returns uuid
 language plpgsql stable

@@ -74,7 +74,8 @@ begin
     return old;
 end
 $$;
-comment on function tenancy.lock_workspaces_of_person() is 'Trigger: whoever leaves for good holds their workspaces first.';
+comment on function tenancy.lock_workspaces_of_person() is
+'Trigger: whoever leaves for good holds their workspaces first.';
 
 create trigger profiles_touch before update on public.profiles
 for each row execute function tenancy.touch();

@@ -79,7 +79,7 @@ as $$
     -- says goes into a restrictive one.
     select
         'error', format('%s on %s', p.policyname, t.relation), 'the policy says more or less than the one line',
-        'workspace_id = any (array(select authz.workspaces_with(''resource.action'') offset authz.refuse_estimates()))'
+        'workspace_id = any (array(select authz.workspaces_with(''resource.action'') limit authz.refuse_estimates()))'
     from tenancy.tenant_tables t
     join pg_class c on c.oid = t.relation
     join pg_namespace n on n.oid = c.relnamespace
@@ -89,7 +89,7 @@ as $$
         p.permissive = 'PERMISSIVE'
         and said.expression !~ (
             '^\(workspace_id = ANY \(ARRAY\( SELECT authz\.workspaces_with\(''[a-z0-9_.]+''::text\)'
-            || '( AS workspaces_with)?\s+OFFSET authz\.refuse_estimates\(\)\)\)\)$'
+            || '( AS workspaces_with)?\s+LIMIT authz\.refuse_estimates\(\)\)\)\)$'
         )
     union all
     select

@@ -2,13 +2,13 @@
 -- Locks: each table named, for as long as it takes to replace its policies.
 -- Workers: need not stop.
 
--- policies/invitations.sql sha256:96cdb6736248a73f81fb6ebc502ca10c1a02fa83e204f50c8de09ccaeeb3a1a8
+-- policies/invitations.sql sha256:7a40f8c5f988428d15aa0bea834a5d55a39d03d939d074a4ded905716d929db7
 
 grant select on public.invitations to authenticated, service_role;
 
 drop policy if exists invitations_select on public.invitations;
 create policy invitations_select on public.invitations for select to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('members.invite') offset authz.refuse_estimates())));
+using (workspace_id = any (array(select authz.workspaces_with('members.invite') limit authz.refuse_estimates())));
 comment on policy invitations_select on public.invitations is 'Those who may invite, in their workspaces.';
 
 -- policies/permissions.sql sha256:06c9101aeb71263f155536407dd9548f997fa811ba17d4a2b5aef07fdcc358f5
@@ -20,14 +20,14 @@ create policy permissions_select on public.permissions for select to authenticat
 using ((select authz.user_id()) is not null);
 comment on policy permissions_select on public.permissions is 'Whoever is signed in: it is a catalogue.';
 
--- policies/profiles.sql sha256:1c98462d325a7c2d8ff1fd100bdc1626126a7c2f7b941122de20a08005603867
+-- policies/profiles.sql sha256:0e2537cec3632ff9bb06a4cb60753dc8e27eae54c5341ebcdca2c9b537f7df55
 
 grant select on public.profiles to authenticated, service_role;
 grant update (display_name, avatar_url, locale, time_zone) on public.profiles to authenticated;
 
 drop policy if exists profiles_select on public.profiles;
 create policy profiles_select on public.profiles for select to authenticated
-using (id = any (array(select authz.people() offset authz.refuse_estimates())));
+using (id = any (array(select authz.people() limit authz.refuse_estimates())));
 comment on policy profiles_select on public.profiles is 'Oneself, and fellow members.';
 
 drop policy if exists profiles_update on public.profiles;
@@ -36,7 +36,7 @@ using (id = (select authz.user_id()))
 with check (id = (select authz.user_id()));
 comment on policy profiles_update on public.profiles is 'Oneself.';
 
--- policies/project_members.sql sha256:7b01cd265b561216533cc6b946ce1a16828490a30db57a57a56bc054e2dcc57c
+-- policies/project_members.sql sha256:e1c8b84b93c64953efa20269f65b341356fc1373b55b7bc02e384a73d1fd9c91
 
 grant select, delete on public.project_members to authenticated;
 grant insert (workspace_id, id, project_id, user_id) on public.project_members to authenticated;
@@ -44,19 +44,19 @@ grant select, insert, update, delete on public.project_members to service_role;
 
 drop policy if exists project_members_select on public.project_members;
 create policy project_members_select on public.project_members for select to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('projects.read') offset authz.refuse_estimates())));
+using (workspace_id = any (array(select authz.workspaces_with('projects.read') limit authz.refuse_estimates())));
 comment on policy project_members_select on public.project_members is
 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists project_members_insert on public.project_members;
 create policy project_members_insert on public.project_members for insert to authenticated
-with check (workspace_id = any (array(select authz.workspaces_with('projects.update') offset authz.refuse_estimates())));
+with check (workspace_id = any (array(select authz.workspaces_with('projects.update') limit authz.refuse_estimates())));
 comment on policy project_members_insert on public.project_members is
 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists project_members_delete on public.project_members;
 create policy project_members_delete on public.project_members for delete to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('projects.update') offset authz.refuse_estimates())));
+using (workspace_id = any (array(select authz.workspaces_with('projects.update') limit authz.refuse_estimates())));
 comment on policy project_members_delete on public.project_members is
 'Those whose role allows it, in their workspaces.';
 
@@ -80,7 +80,7 @@ with check (
 comment on policy project_members_private on public.project_members is
 'Who is in a private project: only for those who see it.';
 
--- policies/projects.sql sha256:2371df5f9c7a1c91ebdccfafb3f2071a310549cf9a9387075c1c74cbf45188b2
+-- policies/projects.sql sha256:df4a21b5a69e053563d651cef3f144feb7de4613ab0c2be047574ab8da5c4e2e
 
 grant select, delete on public.projects to authenticated;
 grant insert (workspace_id, id, name, description, is_private, lead_id) on public.projects to authenticated;
@@ -89,23 +89,23 @@ grant select, insert, update, delete on public.projects to service_role;
 
 drop policy if exists projects_select on public.projects;
 create policy projects_select on public.projects for select to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('projects.read') offset authz.refuse_estimates())));
+using (workspace_id = any (array(select authz.workspaces_with('projects.read') limit authz.refuse_estimates())));
 comment on policy projects_select on public.projects is 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists projects_insert on public.projects;
 create policy projects_insert on public.projects for insert to authenticated
-with check (workspace_id = any (array(select authz.workspaces_with('projects.create') offset authz.refuse_estimates())));
+with check (workspace_id = any (array(select authz.workspaces_with('projects.create') limit authz.refuse_estimates())));
 comment on policy projects_insert on public.projects is 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists projects_update on public.projects;
 create policy projects_update on public.projects for update to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('projects.update') offset authz.refuse_estimates())))
-with check (workspace_id = any (array(select authz.workspaces_with('projects.update') offset authz.refuse_estimates())));
+using (workspace_id = any (array(select authz.workspaces_with('projects.update') limit authz.refuse_estimates())))
+with check (workspace_id = any (array(select authz.workspaces_with('projects.update') limit authz.refuse_estimates())));
 comment on policy projects_update on public.projects is 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists projects_delete on public.projects;
 create policy projects_delete on public.projects for delete to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('projects.delete') offset authz.refuse_estimates())));
+using (workspace_id = any (array(select authz.workspaces_with('projects.delete') limit authz.refuse_estimates())));
 comment on policy projects_delete on public.projects is 'Those whose role allows it, in their workspaces.';
 
 -- On top of the role: what the row itself says.
@@ -126,26 +126,26 @@ with check (
 comment on policy projects_private on public.projects is
 'A private project: only its lead, its members and those who may see all of them.';
 
--- policies/role_permissions.sql sha256:a294aa44c05f481c8edafb16a17572e84711c43ad752c6d232bb9260f192da5a
+-- policies/role_permissions.sql sha256:302c7f934cd3f41f810ad1b29c42888c144c6710eb81151e91b02ed2601f138e
 
 grant select on public.role_permissions to authenticated, service_role;
 
 drop policy if exists role_permissions_select on public.role_permissions;
 create policy role_permissions_select on public.role_permissions for select to authenticated
-using (role_id = any (array(select authz.visible_roles() offset authz.refuse_estimates())));
+using (role_id = any (array(select authz.visible_roles() limit authz.refuse_estimates())));
 comment on policy role_permissions_select on public.role_permissions is
 'The system roles, and the custom ones of one''s workspaces.';
 
--- policies/roles.sql sha256:35d746f6304ddc9343e3109496b7d3dc175c2eba18c9df05b69ae8f54cafb08c
+-- policies/roles.sql sha256:1c8bba49f545e5a7056be12c3ecf09cd151fa08b2507d6fc3c12aff3223dd54d
 
 grant select on public.roles to authenticated, service_role;
 
 drop policy if exists roles_select on public.roles;
 create policy roles_select on public.roles for select to authenticated
-using (id = any (array(select authz.visible_roles() offset authz.refuse_estimates())));
+using (id = any (array(select authz.visible_roles() limit authz.refuse_estimates())));
 comment on policy roles_select on public.roles is 'The system roles, and the custom ones of one''s workspaces.';
 
--- policies/tasks.sql sha256:a382e215ccb051427b2fb4ae19ce4a7ab06a454c9bbd41d3982efd24b9b0fbef
+-- policies/tasks.sql sha256:f475c3e84b92456f9cacbad6bfdcc83c085efbb0e0d7909863dc2a1a809f4eed
 
 grant select, delete on public.tasks to authenticated;
 grant insert (workspace_id, id, project_id, title, notes, status, due_on, assignee_id)
@@ -155,23 +155,23 @@ grant select, insert, update, delete on public.tasks to service_role;
 
 drop policy if exists tasks_select on public.tasks;
 create policy tasks_select on public.tasks for select to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('tasks.read') offset authz.refuse_estimates())));
+using (workspace_id = any (array(select authz.workspaces_with('tasks.read') limit authz.refuse_estimates())));
 comment on policy tasks_select on public.tasks is 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists tasks_insert on public.tasks;
 create policy tasks_insert on public.tasks for insert to authenticated
-with check (workspace_id = any (array(select authz.workspaces_with('tasks.create') offset authz.refuse_estimates())));
+with check (workspace_id = any (array(select authz.workspaces_with('tasks.create') limit authz.refuse_estimates())));
 comment on policy tasks_insert on public.tasks is 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists tasks_update on public.tasks;
 create policy tasks_update on public.tasks for update to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('tasks.update') offset authz.refuse_estimates())))
-with check (workspace_id = any (array(select authz.workspaces_with('tasks.update') offset authz.refuse_estimates())));
+using (workspace_id = any (array(select authz.workspaces_with('tasks.update') limit authz.refuse_estimates())))
+with check (workspace_id = any (array(select authz.workspaces_with('tasks.update') limit authz.refuse_estimates())));
 comment on policy tasks_update on public.tasks is 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists tasks_delete on public.tasks;
 create policy tasks_delete on public.tasks for delete to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('tasks.delete') offset authz.refuse_estimates())));
+using (workspace_id = any (array(select authz.workspaces_with('tasks.delete') limit authz.refuse_estimates())));
 comment on policy tasks_delete on public.tasks is 'Those whose role allows it, in their workspaces.';
 
 -- On top of the role: a task is seen by those who see its project.
@@ -193,36 +193,36 @@ with check (
 );
 comment on policy tasks_private on public.tasks is 'Of a private project: only for those who see it.';
 
--- policies/workspace_members.sql sha256:d84a20564a3da6cb14251d0eef6cd44f5d99e39f82b0089b75b03aaacfc376a5
+-- policies/workspace_members.sql sha256:0b394b9237eb95bbadc74605250fe242e0d5b6b3d8dfe69b6b3417af02b94c1d
 
 grant select on public.workspace_members to authenticated, service_role;
 
 drop policy if exists workspace_members_select on public.workspace_members;
 create policy workspace_members_select on public.workspace_members for select to authenticated
-using (workspace_id = any (array(select authz.workspaces_with('members.read') offset authz.refuse_estimates())));
+using (workspace_id = any (array(select authz.workspaces_with('members.read') limit authz.refuse_estimates())));
 comment on policy workspace_members_select on public.workspace_members is 'Fellow members.';
 
 -- policies/workspace_usage.sql sha256:f1274389f9d474efc4a06ce3bc5db9d1a4497b07187005185a5238a302cd0c68
 
 grant select on public.workspace_usage to authenticated;
 
--- policies/workspaces.sql sha256:23b916b127614cb29c7135c25b6c9daf5aeaaba7675cd6ab81abf1be7b6a7ed1
+-- policies/workspaces.sql sha256:e9116899d9d1ba2e07ab609d1eda65f8a65a901c92ba1beba2a15f1aa887aa6a
 
 grant select on public.workspaces to authenticated, service_role;
 grant update (slug, name, require_mfa) on public.workspaces to authenticated;
 
 drop policy if exists workspaces_select on public.workspaces;
 create policy workspaces_select on public.workspaces for select to authenticated
-using (id = any (array(select authz.workspaces_with('workspace.read') offset authz.refuse_estimates())));
+using (id = any (array(select authz.workspaces_with('workspace.read') limit authz.refuse_estimates())));
 comment on policy workspaces_select on public.workspaces is 'Its members.';
 
 drop policy if exists workspaces_update on public.workspaces;
 create policy workspaces_update on public.workspaces for update to authenticated
-using (id = any (array(select authz.workspaces_with('workspace.update') offset authz.refuse_estimates())))
-with check (id = any (array(select authz.workspaces_with('workspace.update') offset authz.refuse_estimates())));
+using (id = any (array(select authz.workspaces_with('workspace.update') limit authz.refuse_estimates())))
+with check (id = any (array(select authz.workspaces_with('workspace.update') limit authz.refuse_estimates())));
 comment on policy workspaces_update on public.workspaces is 'Those whose role allows it.';
 
--- policies/functions.sql sha256:ad02caf72dec23ae949cb436cf185695bbab9f4f6f3ccaa7a26528521e663904
+-- policies/functions.sql sha256:5244009ceed0c145966b0db4f3a69c0ca3c97f31fa2ed76c5a708f089eaa0b5a
 
 -- Every function that a role of the API may call, and the schemas it must enter for that. What is
 -- not here runs for nobody but its owner.
@@ -235,6 +235,7 @@ grant execute on function authz.claims() to authenticated, service_role;
 grant execute on function authz.user_id() to authenticated, service_role;
 grant execute on function authz.workspaces_with(text) to authenticated;
 grant execute on function authz.refuse_estimates() to authenticated;
+grant execute on function ops.raise_http(integer, text, text, jsonb, text, jsonb) to authenticated;
 grant execute on function authz.people() to authenticated;
 grant execute on function authz.visible_roles() to authenticated;
 grant execute on function authz.joined_projects() to authenticated;

@@ -6,6 +6,7 @@ revoke all on function authz.claims() from authenticated, service_role;
 revoke all on function authz.user_id() from authenticated, service_role;
 revoke all on function authz.workspaces_with(text) from authenticated;
 revoke all on function authz.refuse_estimates() from authenticated;
+revoke all on function ops.raise_http(integer, text, text, jsonb, text, jsonb) from authenticated;
 revoke all on function authz.people() from authenticated;
 revoke all on function authz.visible_roles() from authenticated;
 revoke all on function authz.joined_projects() from authenticated;
