@@ -114,10 +114,10 @@ milliseconds do not.
 READING = """\
 {rows:,} rows over 1,000 workspaces. "By hand" is the same query without RLS, as the database's owner, with the
 workspaces named in it; for projects with the rule on private ones too. "One-line policy" is a table as
-`rowhouse new table` writes it; `projects` has a rule on the row besides. The tutorials' policy is `exists (select 1 from members where
-workspace_id = … and user_id = auth.uid())` per row; "slower by" compares it with the one-line policy. Asked for: at
-most 1.5 × the query by hand. The door costs the same for every statement, so it weighs most where a query takes a
-tenth of a millisecond."""
+`rowhouse new table` writes it; `projects` has a rule on the row besides. The tutorials' policy is
+`exists (select 1 from members where workspace_id = … and user_id = auth.uid())` per row; "slower by" compares it with
+the one-line policy. Asked for: at most 1.5 × the query by hand. The door costs the same for every statement, so it
+weighs most where a query takes a tenth of a millisecond."""
 GROWING = """\
 The same page with 100 and with 10,000 workspaces of 100 projects each, for a user in 10 of them. Asked for: at most
 1.2 ×."""
