@@ -22,7 +22,7 @@ from ..settings import project_root
 from .account import shared_home
 from .cluster import prepare_database
 from .instance import PORTS, Instance, State
-from .packages import Packages, ensure_packages, locked
+from .packages import Packages, ensure_packages, installed, locked
 from .services import Service, services, write_configuration
 
 START_SECONDS = 60
@@ -53,6 +53,8 @@ def up(instance: Instance, *, durable: bool = True, free_ports: bool = False, re
     `durable`, the database does not survive a crash of the machine, and is faster. Raises
     RowhouseError when a port is taken or a service does not start; then nothing is left running.
     """
+    if installed() is None:
+        report("downloading Postgres and nginx")
     packages = ensure_packages()
     instance.make_folders()
     with locked(instance.home / "lock"):

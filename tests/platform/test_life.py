@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 from rowhouse.local import platform as control
+from rowhouse.local.account import shared_home
 from rowhouse.local.packages import ensure_packages
 from rowhouse.local.services import services
 
@@ -175,9 +176,8 @@ def test_the_tour_ends_well_and_leaves_nothing(platform: Platform) -> None:
     result = platform.rowhouse("local", "demo")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Nothing is left running" in result.stdout
-    left = [
-        process for process in psutil.process_iter(["cmdline"]) if "/demo-" in " ".join(process.info["cmdline"] or [])
-    ]
+    mine = f"{shared_home()}/demo-"
+    left = [process for process in psutil.process_iter(["cmdline"]) if mine in " ".join(process.info["cmdline"] or [])]
     assert left == []
 
 
