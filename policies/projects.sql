@@ -32,12 +32,6 @@ using (
     or lead_id = (select authz.user_id())
     or (workspace_id, id) in (select joined.workspace_id, joined.project_id from authz.joined_projects() as joined)
     or workspace_id = any (array(select authz.workspaces_with('projects.read_private')))
-)
-with check (
-    not is_private
-    or lead_id = (select authz.user_id())
-    or (workspace_id, id) in (select joined.workspace_id, joined.project_id from authz.joined_projects() as joined)
-    or workspace_id = any (array(select authz.workspaces_with('projects.read_private')))
 );
 comment on policy projects_private on public.projects is
 'A private project: only its lead, its members and those who may see all of them.';

@@ -34,12 +34,5 @@ using (
         select joined.workspace_id, joined.project_id from authz.joined_projects() as joined
     )
     or workspace_id = any (array(select authz.workspaces_with('projects.read_private')))
-)
-with check (
-    not project_is_private
-    or (workspace_id, project_id) in (
-        select joined.workspace_id, joined.project_id from authz.joined_projects() as joined
-    )
-    or workspace_id = any (array(select authz.workspaces_with('projects.read_private')))
 );
 comment on policy tasks_private on public.tasks is 'Of a private project: only for those who see it.';

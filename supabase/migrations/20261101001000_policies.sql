@@ -36,7 +36,7 @@ using (id = (select authz.user_id()))
 with check (id = (select authz.user_id()));
 comment on policy profiles_update on public.profiles is 'Oneself.';
 
--- policies/project_members.sql sha256:e1c8b84b93c64953efa20269f65b341356fc1373b55b7bc02e384a73d1fd9c91
+-- policies/project_members.sql sha256:1b95ad1069798ed146d8240ab15de7f5a063aed34405dcf0b5b27663964d4737
 
 grant select, delete on public.project_members to authenticated;
 grant insert (workspace_id, id, project_id, user_id) on public.project_members to authenticated;
@@ -69,18 +69,11 @@ using (
         select joined.workspace_id, joined.project_id from authz.joined_projects() as joined
     )
     or workspace_id = any (array(select authz.workspaces_with('projects.read_private')))
-)
-with check (
-    not project_is_private
-    or (workspace_id, project_id) in (
-        select joined.workspace_id, joined.project_id from authz.joined_projects() as joined
-    )
-    or workspace_id = any (array(select authz.workspaces_with('projects.read_private')))
 );
 comment on policy project_members_private on public.project_members is
 'Who is in a private project: only for those who see it.';
 
--- policies/projects.sql sha256:df4a21b5a69e053563d651cef3f144feb7de4613ab0c2be047574ab8da5c4e2e
+-- policies/projects.sql sha256:faccbdccd932465678f67e8428235d1574c1b89d149be67322c14f53e1c64eed
 
 grant select, delete on public.projects to authenticated;
 grant insert (workspace_id, id, name, description, is_private, lead_id) on public.projects to authenticated;
@@ -116,12 +109,6 @@ using (
     or lead_id = (select authz.user_id())
     or (workspace_id, id) in (select joined.workspace_id, joined.project_id from authz.joined_projects() as joined)
     or workspace_id = any (array(select authz.workspaces_with('projects.read_private')))
-)
-with check (
-    not is_private
-    or lead_id = (select authz.user_id())
-    or (workspace_id, id) in (select joined.workspace_id, joined.project_id from authz.joined_projects() as joined)
-    or workspace_id = any (array(select authz.workspaces_with('projects.read_private')))
 );
 comment on policy projects_private on public.projects is
 'A private project: only its lead, its members and those who may see all of them.';
@@ -145,7 +132,7 @@ create policy roles_select on public.roles for select to authenticated
 using (id = any (array(select authz.visible_roles() limit authz.refuse_estimates())));
 comment on policy roles_select on public.roles is 'The system roles, and the custom ones of one''s workspaces.';
 
--- policies/tasks.sql sha256:f475c3e84b92456f9cacbad6bfdcc83c085efbb0e0d7909863dc2a1a809f4eed
+-- policies/tasks.sql sha256:d2c94ad86559429825b5c4d8841f9278b619d9d6bd5a30ec7cd75e05edafc83d
 
 grant select, delete on public.tasks to authenticated;
 grant insert (workspace_id, id, project_id, title, notes, status, due_on, assignee_id)
@@ -178,13 +165,6 @@ comment on policy tasks_delete on public.tasks is 'Those whose role allows it, i
 drop policy if exists tasks_private on public.tasks;
 create policy tasks_private on public.tasks as restrictive for all to authenticated
 using (
-    not project_is_private
-    or (workspace_id, project_id) in (
-        select joined.workspace_id, joined.project_id from authz.joined_projects() as joined
-    )
-    or workspace_id = any (array(select authz.workspaces_with('projects.read_private')))
-)
-with check (
     not project_is_private
     or (workspace_id, project_id) in (
         select joined.workspace_id, joined.project_id from authz.joined_projects() as joined

@@ -36,7 +36,9 @@ def crowded(module_database: Database) -> Iterator[tuple[Connection, uuid.UUID, 
             "insert into projects (workspace_id, name) select w, 'P' from unnest(%s::uuid[]) w, generate_series(1, 200)",
             [places],
         )
-        run(connection, "insert into tasks (workspace_id, project_id, title) select workspace_id, id, 'T' from projects")
+        run(
+            connection, "insert into tasks (workspace_id, project_id, title) select workspace_id, id, 'T' from projects"
+        )
         run(connection, "analyze")
         yield connection, user, places[0]
         connection.rollback()
