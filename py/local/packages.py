@@ -115,7 +115,7 @@ def _own_lists(folder: Path) -> list[str]:
 
 
 def _download(folder: Path, options: list[str]) -> int:
-    major = _newest_major(options)
+    major = _tested_major(options)
     server = f"postgresql-{major}"
     wanted = [server, f"postgresql-client-{major}", "libpq5", "nginx"]
     wanted += [f"{server}-{extension}" for extension in EXTENSIONS]
@@ -139,7 +139,7 @@ def _download(folder: Path, options: list[str]) -> int:
     return major
 
 
-def _newest_major(options: list[str]) -> int:
+def _tested_major(options: list[str]) -> int:
     names = subprocess.run(
         ["apt-cache", *options, "pkgnames", "postgresql-"], capture_output=True, text=True, check=False
     ).stdout.split()
@@ -154,7 +154,8 @@ def _newest_major(options: list[str]) -> int:
             f"apt offers no postgresql-{OLDEST_POSTGRES} or later with pg_cron.",
             "Use Debian 12 or Ubuntu 24.04 or later, or add the PostgreSQL project's apt repository.",
         )
-    return max(complete)
+    # The oldest: the one that supabase/config.toml names, wherever it is offered.
+    return min(complete)
 
 
 def _check_time_zones() -> None:

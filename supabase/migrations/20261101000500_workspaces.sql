@@ -156,11 +156,21 @@ begin
     end if;
     if tg_op = 'UPDATE' then
         new.updated_at := ops.now();
+        -- Who has no second factor would shut everybody out, themselves first.
+        if new.require_mfa and not old.require_mfa
+            and authz.user_id() is not null and authz.claims() ->> 'aal' is distinct from 'aal2'
+        then
+            perform ops.raise_http(
+                403, 'mfa_required', 'Only who signed in with a second factor can require one.', null,
+                'Sign in with a second factor.'
+            );
+        end if;
     end if;
     return new;
 end
 $$;
-comment on function tenancy.check_workspace() is 'Trigger: folds and checks a slug, trims a name, stamps updated_at.';
+comment on function tenancy.check_workspace() is
+'Trigger: folds and checks a slug, trims a name, lets only a second factor require one, stamps updated_at.';
 
 create trigger workspaces_check
 before insert or update of slug, name, require_mfa, deleted_at on public.workspaces

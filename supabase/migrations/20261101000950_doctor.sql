@@ -128,7 +128,8 @@ as $$
         and n.nspname <> all (ops.house_schemas())
         -- Supabase's own.
         and n.nspname <> all (
-            '{auth,storage,realtime,extensions,graphql,graphql_public,vault,pgsodium,net,cron}'::text[]
+            '{auth,storage,realtime,extensions,graphql,graphql_public,vault,pgsodium,net,cron,supabase_functions,
+            pgmq_public}'::text[]
         )
     union all
     select

@@ -119,8 +119,11 @@ def test_a_workspace_that_requires_mfa_answers_no_aal1_session(db: Connection) -
     owner = make_user(db)
     workspace = make_workspace(db, owner)
     make_project(db, workspace)
+    switch_on = "update workspaces set require_mfa = true where id = %s"
+    with as_user(db, owner), refused("mfa_required"), db.transaction():
+        run(db, switch_on, [workspace])
     with as_user(db, owner, aal="aal2"):
-        run(db, "update workspaces set require_mfa = true where id = %s", [workspace])
+        run(db, switch_on, [workspace])
     with as_user(db, owner) as session:
         for table in ("projects", "workspaces", "workspace_members", "workspace_usage"):
             assert run(db, f"select * from {table}") == []
