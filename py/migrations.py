@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 ADVISORY_LOCK = 7_263_104_118  # any number, the same for every migrator
 LOCK_TIMEOUT = "10s"
+CLOSED = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\"[^\"]*\"|(\$\w*\$).*?\1", re.DOTALL)
+OPEN_QUOTE = re.compile(r"\$\w*\$")
+BLANK = re.compile(r"(?:\s+|--[^\n]*(?:\n|$)|/\*.*?\*/)+", re.DOTALL)
 FILE_NAME = re.compile(r"(\d{14})_([a-z0-9_]+)\.sql")
 
 
@@ -68,37 +71,48 @@ def split(source: str) -> list[Statement]:
     import sqlparse
 
     statements: list[Statement] = []
-    position = 0
+    begun: int | None = None
+    end, line, counted = 0, 1, 0
     for piece in sqlparse.split(source):
-        start = source.index(piece, position)
-        position = start + len(piece)
-        text = piece.rstrip().rstrip(";").rstrip()
-        if not sqlparse.format(text, strip_comments=True).strip():
+        start = source.index(piece, end)
+        end = start + len(piece)
+        begun = start if begun is None else begun
+        text = source[begun:end].rstrip().rstrip(";").rstrip()
+        # sqlparse does not see a dollar quote that follows a word at once, as in `as$$`.
+        if OPEN_QUOTE.search(CLOSED.sub("", text)):
             continue
-        statements.append(Statement(text, source.count("\n", 0, _first_code(source, start)) + 1))
+        if _first_code(text, 0) < len(text):
+            code = _first_code(source, begun)
+            line += source.count("\n", counted, code)
+            counted = code
+            statements.append(Statement(text, line))
+        begun = None
+    if begun is not None:
+        statements.append(Statement(source[begun:].strip(), line + source.count("\n", counted, begun)))
     return statements
 
 
 def _first_code(source: str, position: int) -> int:
     """The offset of the first character at or after `position` that is neither space nor comment."""
-    blank = re.compile(r"(?:\s+|--[^\n]*(?:\n|$)|/\*.*?\*/)+", re.DOTALL)
-    found = blank.match(source, position)
+    found = BLANK.match(source, position)
     return found.end() if found else position
 
 
 def _has_changed(migration: Migration, recorded: list[str]) -> bool:
     """Whether a file's code, whatever its spacing and comments, differs from what was recorded of it."""
-    import sqlparse
-
-    def packed(text: str) -> str:
-        return re.sub(r"[\s;]+", "", text)
-
-    joined = "\n;\n".join(recorded)
-    source = migration.path.read_text(encoding="utf-8")
     # Nothing recorded, as after `supabase migration repair`: nothing to compare.
-    if not recorded or packed(joined) == packed(source):
-        return False
-    return packed(sqlparse.format(joined, strip_comments=True)) != packed(sqlparse.format(source, strip_comments=True))
+    return bool(recorded) and _code("\n;\n".join(recorded)) != _code(migration.path.read_text(encoding="utf-8"))
+
+
+def _code(source: str) -> list[str]:
+    """The words of a file, without spaces, comments and semicolons; a quoted text is one word."""
+    from sqlparse import lexer, tokens
+
+    return [
+        value
+        for kind, value in lexer.tokenize(source)
+        if kind not in tokens.Comment and kind not in tokens.Whitespace and value != ";"
+    ]
 
 
 def on_disk(folder: Path | None = None) -> list[Migration]:
