@@ -77,6 +77,8 @@ def test_a_new_table_passes_its_test_and_the_isolation_matrix(copy: Path) -> Non
     ("arguments", "words"),
     [
         (["Bad Name", "--columns", "a:text"], "cannot be a table's name"),
+        (["order", "--columns", "ab:text"], "cannot be a table's name"),
+        (["things", "--columns", "limit:int"], "is a word of SQL"),
         (["projects", "--columns", "a:text"], "already"),
         (["things", "--columns", "a"], "is not a column"),
         (["things", "--columns", "ab:nonsense"], "neither a type nor a table"),
