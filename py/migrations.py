@@ -26,6 +26,11 @@ LOCK_TIMEOUT = "10s"
 CLOSED = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\"[^\"]*\"|(\$\w*\$).*?\1", re.DOTALL)
 OPEN_QUOTE = re.compile(r"\$\w*\$")
 BLANK = re.compile(r"(?:\s+|--[^\n]*(?:\n|$)|/\*.*?\*/)+", re.DOTALL)
+TRANSACTION_CONTROL = re.compile(
+    r"(begin|start\s+transaction|commit|end|abort|prepare\s+transaction|rollback(?!\s+(work\s+|transaction\s+)?to))\b",
+    re.IGNORECASE,
+)
+COPY_FROM_STDIN = re.compile(r"copy\b[^;]*\bfrom\s+stdin\b", re.IGNORECASE)
 FILE_NAME = re.compile(r"(\d{14})_([a-z0-9_]+)\.sql")
 
 
@@ -42,7 +47,7 @@ class Migration:
         return self.path.parent.parent / "rollbacks" / self.path.name
 
     def statements(self) -> list[Statement]:
-        return split(self.path.read_text(encoding="utf-8"))
+        return split(read(self.path))
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,17 @@ class Status:
     version: str
     name: str
     state: str
+
+
+def read(path: Path) -> str:
+    """A file's text, without a byte order mark. Raises UsageError if Postgres could not read it."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path.name} is not UTF-8, from byte {error.start} on.", "Save it as UTF-8.") from None
+    if "\0" in text:
+        raise UsageError(f"{path.name} holds a null character.", "Remove it.")
+    return text
 
 
 def split(source: str) -> list[Statement]:
@@ -101,7 +117,7 @@ def _first_code(source: str, position: int) -> int:
 def _has_changed(migration: Migration, recorded: list[str]) -> bool:
     """Whether a file's code, whatever its spacing and comments, differs from what was recorded of it."""
     # Nothing recorded, as after `supabase migration repair`: nothing to compare.
-    return bool(recorded) and _code("\n;\n".join(recorded)) != _code(migration.path.read_text(encoding="utf-8"))
+    return bool(recorded) and _code("\n;\n".join(recorded)) != _code(read(migration.path))
 
 
 def _code(source: str) -> list[str]:
@@ -210,10 +226,25 @@ def _run_file(connection: Connection, path: Path, statements: list[Statement]) -
     import psycopg
 
     for statement in statements:
+        code = statement.text[_first_code(statement.text, 0) :]
+        if TRANSACTION_CONTROL.match(code):
+            raise MigrationError(
+                f"{path.name}, line {statement.line}: a file is one transaction, and cannot begin or end one.\n{code}",
+                "Remove the statement, or use two files.",
+            )
+        if COPY_FROM_STDIN.match(code):
+            raise MigrationError(
+                f"{path.name}, line {statement.line}: there is nothing to copy from.\n{code.splitlines()[0]}",
+                "Write the rows as an INSERT.",
+            )
         try:
             connection.execute(statement.text.encode())
         except psycopg.Error as error:
             raise _failure(path, statement, error) from error
+    # What a file sets for its session ends with it: the history row is written as who migrates.
+    connection.execute("reset session authorization")
+    connection.execute("reset role")
+    connection.execute("reset all")
 
 
 def _failure(path: Path, statement: Statement, error: Any) -> MigrationError:
@@ -323,8 +354,7 @@ def rollback(
         with connection.transaction(force_rollback=dry_run):
             connection.execute(f"set local lock_timeout = '{LOCK_TIMEOUT}'".encode())
             for migration in back:
-                source = migration.rollback_path.read_text(encoding="utf-8")
-                _run_file(connection, migration.rollback_path, split(source))
+                _run_file(connection, migration.rollback_path, split(read(migration.rollback_path)))
                 connection.execute(
                     "delete from supabase_migrations.schema_migrations where version = %s", [migration.version]
                 )

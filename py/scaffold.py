@@ -20,16 +20,17 @@ SAMPLES = {
     "text": "'sample'", "integer": "1", "bigint": "1", "numeric": "1.5", "boolean": "true", "date": "'2026-01-31'",
     "timestamptz": "'2026-01-31 12:00Z'", "uuid": "gen_random_uuid()", "jsonb": "'{}'",
 }  # fmt: skip
-# What Postgres reserves: pg_get_keywords(), catcode R and T. Quoted they would do, and everybody would have to quote them.
-RESERVED = frozenset(
-    """all analyse analyze and any array as asc asymmetric authorization binary both case cast check collate collation
-    column concurrently constraint create cross current_catalog current_date current_role current_schema current_time
-    current_timestamp current_user default deferrable desc distinct do else end except false fetch for foreign freeze
-    from full grant group having ilike in initially inner intersect into is isnull join lateral leading left like limit
-    localtime localtimestamp natural not notnull null offset on only or order outer overlaps placing primary references
-    returning right select session_user similar some symmetric table tablesample then to trailing true union unique
-    user using variadic verbose when where window with""".split()
-)
+# What Postgres reserves: pg_get_keywords(), catcode R and T. Quoted they would do, and everybody would have to quote.
+RESERVED_WORDS = """
+all analyse analyze and any array as asc asymmetric authorization binary both case cast check collate collation
+column concurrently constraint create cross current_catalog current_date current_role current_schema current_time
+current_timestamp current_user default deferrable desc distinct do else end except false fetch for foreign freeze
+from full grant group having ilike in initially inner intersect into is isnull join lateral leading left like limit
+localtime localtimestamp natural not notnull null offset on only or order outer overlaps placing primary references
+returning right select session_user similar some symmetric table tablesample then to trailing true union unique
+user using variadic verbose when where window with
+"""
+RESERVED = frozenset(RESERVED_WORDS.split())
 STANDARD = ("workspace_id", "id", "created_at", "updated_at", "created_by")
 TEXT_LENGTH = 10_000
 

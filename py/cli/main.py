@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from ..errors import RowhouseError
+from ..errors import RowhouseError, UsageError
 from . import database, doctor, local, members, new, plans, policies, users, workspaces
 from .output import print_error
 
@@ -44,6 +44,8 @@ def main() -> None:
     6 a migration failed.
     """
     try:
+        if any("\ud800" <= character <= "\udfff" for character in "".join(sys.argv)):
+            raise UsageError("An argument is not UTF-8.", "Check the terminal's encoding.")
         app()
     except RowhouseError as error:
         print_error(error, as_json="--json" in sys.argv)

@@ -152,6 +152,46 @@ def test_an_unknown_target_is_refused(connection: Connection, folder: Path) -> N
             migrations.rollback(connection, folder=folder, target=target)
 
 
+@pytest.mark.parametrize("control", ["commit", "BEGIN", "rollback", "start transaction", "end", "rollback work"])
+def test_a_file_cannot_end_its_own_transaction(connection: Connection, folder: Path, control: str) -> None:
+    write(folder, "20300101000002_bad.sql", f"create table public.third (id int);\n-- now\n{control};\nselect 1;")
+    with pytest.raises(MigrationError, match="line 3: a file is one transaction"):
+        migrations.migrate(connection, folder=folder)
+    assert one(connection, "select to_regclass('public.third')::text") is None
+    write(
+        folder, "20300101000002_bad.sql", "savepoint s; create table public.third (id int); rollback to s; release s;"
+    )
+    assert len(migrations.migrate(connection, folder=folder)) == 1
+
+
+def test_what_a_file_sets_for_its_session_ends_with_it(connection: Connection, folder: Path) -> None:
+    settings = "set role anon; set statement_timeout = 1; set default_transaction_read_only = on; set search_path = '';"
+    write(folder, "20300101000002_sets.sql", settings)
+    write(folder, "20300101000003_next.sql", "select pg_sleep(0.1); create table public.third (id int);")
+    assert len(migrations.migrate(connection, folder=folder)) == 4
+    assert one(connection, "select current_user") == "postgres"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [("é".encode("latin-1"), "not UTF-8"), (b"select 1;\0", "null character")]
+)
+def test_a_file_that_postgres_could_not_read_is_refused(
+    connection: Connection, folder: Path, content: bytes, words: str
+) -> None:
+    (folder / "20300101000002_bad.sql").write_bytes(content)
+    with pytest.raises(UsageError, match=words):
+        migrations.migrate(connection, folder=folder)
+
+
+def test_a_byte_order_mark_is_no_obstacle_and_copy_says_what_is_wrong(connection: Connection, folder: Path) -> None:
+    (folder / "20300101000002_bom.sql").write_bytes(b"\xef\xbb\xbfcreate table public.third (id int);\r\n")
+    assert len(migrations.migrate(connection, folder=folder)) == 3
+    write(folder, "20300101000003_copy.sql", "copy public.third from stdin;\n1\n\\.\n")
+    with pytest.raises(MigrationError, match=r"20300101000003_copy\.sql, line 1"):
+        migrations.migrate(connection, folder=folder)
+    assert states(connection, folder)[-1] == "pending"
+
+
 def test_of_two_migrators_one_waits_and_nothing_runs_twice(database: Database, folder: Path) -> None:
     write(folder, "20300101000002_slow.sql", "create table public.slow (id int); select pg_sleep(0.3);")
     waited, applied = threading.Event(), []
