@@ -260,3 +260,23 @@ def test_paging_holds_at_a_hundred_thousand_rows(database: Database) -> None:
             "explain select slug from workspaces w where lower(w.slug) > lower('w-099990') order by lower(w.slug) limit 6",
         )
     assert "Index Scan" in str(plan), plan
+
+
+def test_an_argument_that_is_not_utf_8_is_refused(house: Database) -> None:
+    result = rowhouse(house, "workspaces", "list", "--search", "\udcff")
+    assert (result.returncode, "not UTF-8" in result.stderr) == (2, True), result.stderr
+
+
+def test_whoever_reads_only_the_first_lines_causes_no_traceback(house: Database) -> None:
+    command = f"{sys.executable} -m rowhouse.cli workspaces list --json | head -n 1"
+    result = subprocess.run(
+        command,
+        shell=True,
+        cwd=ROOT,
+        env={**os.environ, "DATABASE_URL": house.url()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.stdout == "{\n"
+    assert "Traceback" not in result.stderr
