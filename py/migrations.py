@@ -114,10 +114,10 @@ def _first_code(source: str, position: int) -> int:
     return found.end() if found else position
 
 
-def _has_changed(migration: Migration, recorded: list[str]) -> bool:
+def _has_changed(migration: Migration, recorded: list[str] | None) -> bool:
     """Whether a file's code, whatever its spacing and comments, differs from what was recorded of it."""
     # Nothing recorded, as after `supabase migration repair`: nothing to compare.
-    return bool(recorded) and _code("\n;\n".join(recorded)) != _code(read(migration.path))
+    return recorded is not None and _code("\n;\n".join(recorded)) != _code(read(migration.path))
 
 
 def _code(source: str) -> list[str]:
@@ -182,11 +182,11 @@ def _ensure_history(connection: Connection) -> None:
     )
 
 
-def _history(connection: Connection) -> dict[str, tuple[str, list[str]]]:
+def _history(connection: Connection) -> dict[str, tuple[str, list[str] | None]]:
     if connection.execute("select to_regclass('supabase_migrations.schema_migrations')").fetchone() == (None,):
         return {}
     rows = connection.execute(
-        "select version, coalesce(name, ''), coalesce(statements, '{}') from supabase_migrations.schema_migrations"
+        "select version, coalesce(name, ''), statements from supabase_migrations.schema_migrations"
     ).fetchall()
     return {version: (name, statements) for version, name, statements in rows}
 
@@ -221,6 +221,16 @@ def _alone(connection: Connection, on_wait: Callable[[], None] | None) -> Iterat
             connection.execute("select pg_advisory_unlock(%s)", [ADVISORY_LOCK])
 
 
+def run_file(connection: Connection, path: Path) -> None:
+    """Runs a file that is no migration, such as seed.sql, in the caller's transaction.
+
+    Raises MigrationError, naming file, line and statement, or UsageError if it cannot be read.
+    """
+    if not path.is_file():
+        raise UsageError(f"There is no {path.name}.", "An empty file will do.")
+    _run_file(connection, path, split(read(path)))
+
+
 def _run_file(connection: Connection, path: Path, statements: list[Statement]) -> None:
     """Runs a file's statements; raises MigrationError that names file, line and statement."""
     import psycopg
@@ -238,7 +248,8 @@ def _run_file(connection: Connection, path: Path, statements: list[Statement]) -
                 "Write the rows as an INSERT.",
             )
         try:
-            connection.execute(statement.text.encode())
+            # Binary, because that goes by the protocol which takes one command at a time.
+            connection.execute(statement.text.encode(), binary=True)
         except psycopg.Error as error:
             raise _failure(path, statement, error) from error
     # What a file sets for its session ends with it: the history row is written as who migrates.

@@ -56,7 +56,8 @@ def unshipped(root: Path | None = None) -> list[str]:
     """The policy files that differ from what the migrations ship, deleted ones too."""
     now = {name: _digest(text) for name, text in sources(root).items()}
     before = {name: entry.digest for name, entry in shipped(root).items()}
-    ordered = [*now, *(name for name in before if name not in now)]
+    # What is gone first: a renamed file gives again what its old name takes back.
+    ordered = [*(name for name in before if name not in now), *now]
     return [name for name in ordered if now.get(name) != before.get(name)]
 
 
@@ -126,7 +127,7 @@ def check(connection: Connection, root: Path | None = None) -> list[str]:
         ).fetchall():
             connection.execute(f'create table rowhouse_twin."{name}" (like public."{name}")'.encode())
         for text in tables.values():
-            connection.execute(re.sub(r"\bpublic\.(?=[a-z_]+\b(?!\())", "rowhouse_twin.", text).encode())
+            connection.execute(re.sub(r"\bpublic\.(?=[a-z0-9_]+\b(?!\())", "rowhouse_twin.", text).encode())
         wanted = _access(connection, "rowhouse_twin")
         there = _access(connection, "public")
     findings = [f"policies/ says, the database does not: {line}" for line in sorted(wanted - there)]

@@ -99,6 +99,9 @@ def new_table(name: str, columns_text: str, permission: str | None = None, limit
         root / "tests" / name / f"test_{name}.py": _test(name, columns),
         root / "tests" / name / "__init__.py": "",
     }
+    taken = [path for path in files if path.exists()]
+    if taken:
+        raise UsageError(f"{taken[0].relative_to(root)} is there already.", "Choose another name, or move the file.")
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -177,7 +180,7 @@ def _migration(name: str, columns: list[Column], prefix: str, limits: str | None
 
 
 def _rollback(name: str, prefix: str, *, registered: bool) -> str:
-    forget = "" if registered else f"delete from public.permissions where permission like '{prefix}.%';\n"
+    forget = "" if registered else f"delete from public.permissions\nwhere permission like '{prefix}.%';\n"
     return f"select tenancy.release_table('public.{name}');\ndrop table public.{name};\n{forget}"
 
 

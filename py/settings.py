@@ -43,8 +43,10 @@ def dotenv() -> dict[str, str]:
 
 
 def setting(name: str, default: str | None = None) -> str | None:
-    """A setting by its environment name, or the default."""
-    return os.environ.get(name) or dotenv().get(name) or default
+    """A setting by its environment name, or the default; one that is set to nothing hides `.env`."""
+    if name in os.environ:
+        return os.environ[name] or default
+    return dotenv().get(name) or default
 
 
 def database_url() -> str:

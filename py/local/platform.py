@@ -122,7 +122,7 @@ def _bring_up_to_date(instance: Instance, state: State, report: Report) -> None:
         if not state.is_seeded:
             report("seeding")
             with connection.transaction():
-                connection.execute((project_root() / "seed.sql").read_bytes())
+                migrations.run_file(connection, project_root() / "seed.sql")
             state.is_seeded = True
             instance.save(state)
 
@@ -157,9 +157,10 @@ def _end_orphans(instance: Instance) -> bool:
     """Ends what outlived its supervisor; its files tell which instance a process belongs to."""
     marks = (str(instance.data), str(instance.home / "nginx.conf"), str(instance.home / "supervisord.conf"))
     orphans = []
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if any(mark in words for mark in marks) and process.pid != os.getpid():
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        words, variables = process.info["cmdline"] or [], process.info["environ"] or {}
+        is_ours = any(mark in words for mark in marks) or variables.get("ROWHOUSE_INSTANCE") == str(instance.home)
+        if is_ours and process.pid != os.getpid():
             orphans.append(process)
     for process in orphans:
         try:
@@ -262,7 +263,7 @@ def sweep(prefix: str) -> None:
     """Ends and removes the instances beside the default one whose process, named by its id, is gone."""
     for folder in shared_home().glob(f"{prefix}-*"):
         owner = folder.name.rpartition("-")[2]
-        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
+        if owner.isdecimal() and (not psutil.pid_exists(int(owner)) or _is_zombie(int(owner))):
             instance = Instance(folder)
             down(instance)
             instance.remove()

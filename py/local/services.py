@@ -39,7 +39,12 @@ class Service:
         if self.as_service_account and account is not None:
             prefix += [f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
         command = " ".join(_quoted(word) for word in [*prefix, "--", *self.command])
-        variables = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": _home(), **self.environment}
+        variables = {
+            "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+            "HOME": _home(),
+            "ROWHOUSE_INSTANCE": str(logs.parent),
+            **self.environment,
+        }
         environment = ",".join(f"{key}={_quoted(value)}" for key, value in variables.items())
         return (
             f"[program:{self.name}]\n"

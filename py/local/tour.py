@@ -206,7 +206,8 @@ class Tour:
 def run() -> int:
     """Runs the tour on a platform of its own; returns the exit code."""
     begun = time.monotonic()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for stop in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(stop, lambda number, _: sys.exit(128 + number))
     platform.sweep("demo")
     instance = Instance(shared_home() / f"demo-{os.getpid()}")
     failed: str | None = None
@@ -224,7 +225,8 @@ def run() -> int:
             raise
         failed = f"This step failed: {type(error).__name__}: {error}"
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(stop, signal.SIG_IGN)
         platform.down(instance)
         instance.remove()
     if failed:

@@ -15,12 +15,15 @@ from ..conftest import ROOT, Database
 from ..identities import add_member, make_project, make_user, make_workspace, one, run
 
 ROWHOUSE = [sys.executable, "-m", "rowhouse.cli"]
+UNSET = "unset"
 
 
 def rowhouse(
     database: Database | None, *arguments: str, cwd: Path = ROOT, **more: str
 ) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **({"DATABASE_URL": database.url()} if database else {}), **more}
+    if environment.get("DATABASE_URL") == UNSET:
+        del environment["DATABASE_URL"]
     return subprocess.run(
         [*ROWHOUSE, *arguments],
         cwd=cwd,
@@ -226,10 +229,10 @@ def test_every_command_has_an_example_in_its_help() -> None:
 def test_a_dotenv_file_names_the_database(house: Database, tmp_path: Path) -> None:
     (tmp_path / "supabase" / "migrations").mkdir(parents=True)
     (tmp_path / ".env").write_text(f'# local\nexport DATABASE_URL="{house.url()}"\n')
-    result = rowhouse(None, "plans", "list", cwd=tmp_path, DATABASE_URL="")
+    result = rowhouse(None, "plans", "list", cwd=tmp_path, DATABASE_URL=UNSET)
     assert result.returncode == 0, result.stderr
     (tmp_path / ".env").write_text("nonsense\n")
-    result = rowhouse(None, "plans", "list", cwd=tmp_path, DATABASE_URL="")
+    result = rowhouse(None, "plans", "list", cwd=tmp_path, DATABASE_URL=UNSET)
     assert (result.returncode, ".env, line 1" in result.stderr) == (2, True)
 
 

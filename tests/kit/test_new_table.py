@@ -41,12 +41,12 @@ def rowhouse(copy: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_new_table_passes_its_test_and_the_isolation_matrix(copy: Path) -> None:
     first = rowhouse(
-        copy, "new", "table", "invoices", "--columns", "number:text, due_on:date?, paid:bool, project_id:projects",
+        copy, "new", "table", "invoices2", "--columns", "number:text, due_on:date?, paid:bool, project_id:projects",
         "--limit", "free=10,pro=1000,enterprise=unlimited",
     )  # fmt: skip
     assert first.returncode == 0, first.stderr
     second = rowhouse(
-        copy, "new", "table", "notes", "--columns", "body:text, invoice_id:invoices?", "--permission", "tasks"
+        copy, "new", "table", "notes", "--columns", "body:text, invoice_id:invoices2?", "--permission", "tasks"
     )
     assert second.returncode == 0, second.stderr
     home = copy / ".rowhouse"
@@ -56,7 +56,7 @@ def test_a_new_table_passes_its_test_and_the_isolation_matrix(copy: Path) -> Non
         (home / "packages").symlink_to(packages / "packages")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "ROWHOUSE_TEST"))}
     tests = [
-        "tests/invoices",
+        "tests/invoices2",
         "tests/notes",
         "tests/isolation/test_matrix.py",
         "tests/isolation/test_flaws.py",
@@ -78,6 +78,7 @@ def test_a_new_table_passes_its_test_and_the_isolation_matrix(copy: Path) -> Non
     [
         (["Bad Name", "--columns", "a:text"], "cannot be a table's name"),
         (["order", "--columns", "ab:text"], "cannot be a table's name"),
+        (["docs", "--columns", "ab:text"], "is there already"),
         (["things", "--columns", "limit:int"], "is a word of SQL"),
         (["projects", "--columns", "a:text"], "already"),
         (["things", "--columns", "a"], "is not a column"),

@@ -164,6 +164,28 @@ def test_a_file_cannot_end_its_own_transaction(connection: Connection, folder: P
     assert len(migrations.migrate(connection, folder=folder)) == 1
 
 
+@pytest.mark.parametrize(
+    "glued",
+    ["create table public.t1 (x$y$ int);\ncommit;\nselect 1;", "select E'\\'', '$$';\ncommit;\nselect 1;", "/* a /* b */ $$ */ select 1;\ncommit;"],
+)  # fmt: skip
+def test_what_the_splitter_takes_for_one_statement_is_refused_by_the_server(
+    connection: Connection, folder: Path, glued: str
+) -> None:
+    write(folder, "20300101000002_bad.sql", "create table public.third (id int);\n" + glued)
+    for dry_run in (True, False):
+        with pytest.raises(MigrationError):
+            migrations.migrate(connection, folder=folder, dry_run=dry_run)
+        assert one(connection, "select to_regclass('public.third')::text") is None
+
+
+def test_a_file_applied_while_empty_and_filled_later_is_changed(connection: Connection, folder: Path) -> None:
+    write(folder, "20300101000002_later.sql", "-- Why: later.\n")
+    migrations.migrate(connection, folder=folder)
+    assert states(connection, folder)[-1] == "applied"
+    write(folder, "20300101000002_later.sql", "create table public.third (id int);")
+    assert states(connection, folder)[-1] == "changed"
+
+
 def test_what_a_file_sets_for_its_session_ends_with_it(connection: Connection, folder: Path) -> None:
     settings = "set role anon; set statement_timeout = 1; set default_transaction_read_only = on; set search_path = '';"
     write(folder, "20300101000002_sets.sql", settings)

@@ -34,8 +34,8 @@ def _parent() -> Path:
 
 def new_environment(home: Path) -> dict[str, str]:
     ports = {variable: str(free_port()) for variable, _ in PORTS.values()}
-    environment = {key: value for key, value in os.environ.items() if key != "DATABASE_URL"}
-    return {**environment, "ROWHOUSE_HOME": str(home), **ports}
+    # Set to nothing, so that a developer's .env cannot lead a test into another database.
+    return {**os.environ, "DATABASE_URL": "", "ROWHOUSE_HOME": str(home), **ports}
 
 
 @dataclass(frozen=True)
