@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from .errors import from_postgres
+from .errors import UsageError, from_postgres
 
 if TYPE_CHECKING:
     import psycopg
@@ -22,12 +22,17 @@ def connect(url: str | None = None, *, autocommit: bool = False) -> Iterator[Con
     RowhouseError, by SQLSTATE, for whatever the database answers.
     """
     import psycopg
+    from psycopg.conninfo import conninfo_to_dict
 
     from .settings import database_url
 
+    address = url or database_url()
     try:
+        if "@" in str(conninfo_to_dict(address).get("host", "")):
+            # What libpq takes for the host holds a part of the password, and an error would print it.
+            raise UsageError("DATABASE_URL has an @ too many.", "Write %40 for an @ in the password.")
         with psycopg.connect(
-            url or database_url(), autocommit=autocommit, connect_timeout=10, application_name="rowhouse"
+            address, autocommit=autocommit, connect_timeout=10, application_name="rowhouse"
         ) as connection:
             yield connection
     except psycopg.Error as error:

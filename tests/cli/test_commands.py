@@ -193,6 +193,8 @@ def test_a_secret_in_the_url_is_never_printed(house: Database) -> None:
         result = rowhouse(None, *command, DATABASE_URL=broken)
         assert result.returncode == 3
         assert canary not in result.stdout + result.stderr
+    ambiguous = rowhouse(None, "plans", "list", DATABASE_URL=f"postgresql://postgres:a@{canary}@127.0.0.1/x")
+    assert (ambiguous.returncode, "%40" in ambiguous.stderr, canary in ambiguous.stderr) == (2, True, False)
 
 
 def test_a_database_without_rowhouse_is_said(empty_database: Database) -> None:
