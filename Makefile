@@ -10,7 +10,7 @@ help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 install: ## Install what the project needs, into the project
-	@mkdir -p .rowhouse && flock .rowhouse/install.lock $(MAKE) --no-print-directory .venv/installed node_modules/installed
+	@mkdir -p .rowhouse && flock .rowhouse/install.lock $(MAKE) --silent --no-print-directory .venv/installed node_modules/installed
 
 .venv/installed: requirements.lock pyproject.toml
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Rowhouse needs Python 3.11 or later as python3." >&2; exit 1; }

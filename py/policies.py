@@ -92,7 +92,7 @@ def _digest(text: str) -> str:
 def _withdraw(text: str) -> str:
     """The statements that take back what a policy file gives."""
     lines = []
-    for name, table in re.findall(r"^create policy (\S+) on (\S+)", text, re.MULTILINE):
+    for name, table in re.findall(r'^create policy ("[^"]+"|\S+) on (\S+)', text, re.MULTILINE | re.IGNORECASE):
         lines.append(f"drop policy if exists {name} on {table};")
     for _, target, roles in _grants(text):
         line = f"revoke all on {target} from {roles};"
@@ -104,7 +104,7 @@ def _withdraw(text: str) -> str:
 def _grants(text: str) -> list[tuple[str, str, str]]:
     """The grants of a policy file: privileges, what they are on, and to whom."""
     code = re.sub(r"--[^\n]*", "", text)
-    found = re.findall(r"grant\s+(.+?)\s+on\s+(.+?)\s+to\s+([a-z_, ]+?)\s*;", code, re.DOTALL)
+    found = re.findall(r"grant\s+(.+?)\s+on\s+(.+?)\s+to\s+([a-z0-9_, ]+?)\s*;", code, re.DOTALL | re.IGNORECASE)
     return [(privileges, " ".join(target.split()), roles) for privileges, target, roles in found]
 
 

@@ -63,9 +63,10 @@ def parse_columns(text: str) -> list[Column]:
             raise UsageError(f"The column {name} is there already.", f"Every table has {', '.join(STANDARD)}.")
         target = kind.removesuffix("?")
         references = None if target in TYPES else target
-        if references and not (project_root() / "policies" / f"{references}.sql").is_file():
+        if references and not _is_adopted(references):
             raise UsageError(
-                f"{target} is neither a type nor a table.", f"Types are {', '.join(TYPES)}; tables are in policies/."
+                f"{target} is neither a type nor a tenant table.",
+                f"Types are {', '.join(TYPES)}; tenant tables are those that a migration adopts.",
             )
         columns.append(Column(name, TYPES.get(target, "uuid"), not kind.endswith("?"), references))
     return columns
@@ -107,6 +108,11 @@ def new_table(name: str, columns_text: str, permission: str | None = None, limit
         path.write_text(text, encoding="utf-8")
     built = policies.build(root)
     return [*files, *([built] if built else [])]
+
+
+def _is_adopted(table: str) -> bool:
+    folder = project_root() / "supabase" / "migrations"
+    return any(f"adopt_table('public.{table}'" in path.read_text(encoding="utf-8") for path in folder.glob("*.sql"))
 
 
 def _is_registered(folder: Path, prefix: str) -> bool:

@@ -31,7 +31,7 @@ def dotenv() -> dict[str, str]:
     values: dict[str, str] = {}
     if not file.is_file():
         return values
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), 1):
         text = line.strip()
         if not text or text.startswith("#"):
             continue

@@ -90,7 +90,7 @@ def confirm(question: str, *, yes: bool) -> None:
     """
     if yes:
         return
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise RowhouseError(f"{question} Nobody is here to answer.", "Give --yes.")
     if not typer.confirm(question):
         raise typer.Exit(1)
