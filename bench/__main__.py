@@ -77,7 +77,7 @@ def main() -> int:
             (
                 "Many workspaces",
                 GROWING,
-                table(["query", "100 workspaces", "10,000 workspaces", "growth"], growing(server)[0]),
+                table(["query", "100 workspaces", "10,000 workspaces", "growth"], growing(server)),
             )
         )
         say("writing under a plan limit")

@@ -18,11 +18,8 @@ from .settings import project_root
 if TYPE_CHECKING:
     from .database import Connection
 
-API_ROLES = ("anon", "authenticated", "service_role")
 SHIPPED = re.compile(r"^-- policies/([a-z0-9_]+\.sql) sha256:([0-9a-f]{64})$", re.MULTILINE)
 WITHDRAWN = "0" * 64
-# Every schema of the house; an adopter's functions live in public or in one of these.
-SCHEMAS = ("public", "tenancy", "authz", "audit", "jobs", "notify", "billing", "ledger", "analytics", "ops")
 ADVICE_LOCKS = "-- Locks: each table named, for as long as it takes to replace its policies.\n"
 
 
@@ -195,14 +192,13 @@ def _check_functions(connection: Connection, text: str) -> list[str]:
             select a.privilege_type, 'function', p.oid::regprocedure::text,
                 case when a.grantee = 0 then 'PUBLIC' else a.grantee::regrole::text end
             from pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
-            where p.pronamespace::regnamespace::text = any (%(schemas)s) and a.grantee <> p.proowner
+            where p.pronamespace::regnamespace::text = any (ops.house_schemas()) and a.grantee <> p.proowner
                 and not exists (select from pg_depend d where d.objid = p.oid and d.deptype = 'e')
             union all
             select a.privilege_type, 'schema', n.nspname, coalesce(a.grantee::regrole::text, 'PUBLIC')
             from pg_namespace n, aclexplode(n.nspacl) a
-            where n.nspname = any (%(schemas)s) and n.nspname <> 'public' and a.grantee <> n.nspowner
+            where n.nspname = any (ops.house_schemas()) and n.nspname <> 'public' and a.grantee <> n.nspowner
             """,
-            {"schemas": list(SCHEMAS)},
         )
     }
     findings += [f"policies/ says, the database does not: {line}" for line in sorted(wanted - there)]

@@ -66,7 +66,7 @@ def workflows() -> str:
     return command(BIN / "check-jsonschema", "--builtin-schema", "vendor.github-workflows", *files)
 
 
-def duplicated_words() -> str:
+def leftovers() -> str:
     """Debris that no linter looks for."""
     tracked = subprocess.run(["git", "grep", "-nE", "TODO|FIXME|XXX", "--", ":!tests/checks", ":!package-lock.json"],
                              cwd=ROOT, capture_output=True, text=True, check=False)  # fmt: skip
@@ -99,7 +99,7 @@ def main() -> int:
             "policies check": lambda: policies_check(url),
             "reference up to date": lambda: differences(url),
             "GitHub workflows": workflows,
-            "nothing left to do": duplicated_words,
+            "nothing left to do": leftovers,
         }  # fmt: skip
         return run(checks)
     finally:
