@@ -189,17 +189,30 @@ $$;
 comment on function authz.outranks(uuid, uuid, uuid) is
 'Whether a member may give this role, or take it away: they hold all it holds, and are an owner if it is owner.';
 
-create function authz.require_ceiling(workspace_id uuid, user_id uuid, role_id uuid) returns void
-language plpgsql stable
+create function authz.refuse_unless_within(is_within boolean) returns void
+language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if not authz.outranks(require_ceiling.workspace_id, require_ceiling.user_id, require_ceiling.role_id) then
+    if not refuse_unless_within.is_within then
         perform ops.raise_http(
             403, 'above_your_role', 'This role allows more than yours does.', null,
             'Ask somebody who holds all that it allows.'
         );
     end if;
+end
+$$;
+comment on function authz.refuse_unless_within(boolean) is
+'Answers 403 where what is asked for is above the caller''s role.';
+
+create function authz.require_ceiling(workspace_id uuid, user_id uuid, role_id uuid) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform authz.refuse_unless_within(
+        authz.outranks(require_ceiling.workspace_id, require_ceiling.user_id, require_ceiling.role_id)
+    );
 end
 $$;
 comment on function authz.require_ceiling(uuid, uuid, uuid) is 'Answers 403 unless a member outranks a role.';

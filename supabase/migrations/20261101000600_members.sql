@@ -505,12 +505,9 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if not authz.covers(require_held.workspace_id, require_held.user_id, require_held.permissions) then
-        perform ops.raise_http(
-            403, 'above_your_role', 'This role allows more than yours does.', null,
-            'Ask somebody who holds all that it allows.'
-        );
-    end if;
+    perform authz.refuse_unless_within(
+        authz.covers(require_held.workspace_id, require_held.user_id, require_held.permissions)
+    );
 end
 $$;
 comment on function tenancy.require_held(uuid, uuid, text[]) is
