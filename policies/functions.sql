@@ -1,10 +1,11 @@
 -- Every function that a role of the API may call, and the schemas it must enter for that. What is
 -- not here runs for nobody but its owner.
 
-grant usage on schema authz, ops, tenancy, billing to authenticated, service_role;
+grant usage on schema authz, ops, tenancy, billing, audit to authenticated, service_role;
 
 -- What policies and column defaults ask.
 grant execute on function ops.now() to authenticated, service_role;
+grant execute on function ops.is_allowed(text) to authenticated, service_role;
 grant execute on function authz.claims() to authenticated, service_role;
 grant execute on function authz.user_id() to authenticated, service_role;
 grant execute on function authz.workspaces_with(text) to authenticated;
@@ -14,6 +15,17 @@ grant execute on function authz.people() to authenticated;
 grant execute on function authz.visible_roles() to authenticated;
 grant execute on function authz.joined_projects() to authenticated;
 grant execute on function billing.usage() to authenticated;
+grant execute on function tenancy.trash() to authenticated;
+-- search() runs as its caller, and asks these.
+grant execute on function tenancy.search(uuid, text, text[], integer) to authenticated;
+grant execute on function tenancy.search_words(text) to authenticated;
+grant execute on function tenancy.search_mark(uuid) to authenticated;
+grant execute on function tenancy.search_query(uuid, text[], boolean) to authenticated;
+grant execute on function tenancy.search_candidates(uuid, text[], regclass[], boolean, integer) to authenticated;
+grant execute on function tenancy.searchable_tables(text[]) to authenticated;
+grant execute on function tenancy.similar_words(uuid, text[]) to authenticated;
+grant execute on function tenancy.search_text(text) to authenticated;
+grant execute on function public.search(uuid, text, text[], integer) to authenticated;
 
 -- What clients call, each with the definer function behind it.
 grant execute on function public.create_workspace(text, text) to authenticated;
@@ -50,3 +62,5 @@ grant execute on function public.update_role(uuid, uuid, text, text[], text) to 
 grant execute on function tenancy.update_role(uuid, uuid, text, text[], text) to authenticated;
 grant execute on function public.delete_role(uuid, uuid) to authenticated;
 grant execute on function tenancy.delete_role(uuid, uuid) to authenticated;
+grant execute on function public.restore(uuid, text, uuid) to authenticated;
+grant execute on function tenancy.restore(uuid, text, uuid) to authenticated;

@@ -32,3 +32,8 @@ using (
 );
 comment on policy project_members_private on public.project_members is
 'Who is in a private project: only for those who see it.';
+
+drop policy if exists project_members_live on public.project_members;
+create policy project_members_live on public.project_members as restrictive for all to authenticated
+using (deleted_at is null);
+comment on policy project_members_live on public.project_members is 'What is in the trash is not there.';

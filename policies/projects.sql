@@ -35,3 +35,8 @@ using (
 );
 comment on policy projects_private on public.projects is
 'A private project: only its lead, its members and those who may see all of them.';
+
+drop policy if exists projects_live on public.projects;
+create policy projects_live on public.projects as restrictive for all to authenticated
+using (deleted_at is null);
+comment on policy projects_live on public.projects is 'What is in the trash is not there.';

@@ -36,3 +36,8 @@ using (
     or workspace_id = any (array(select authz.workspaces_with('projects.read_private')))
 );
 comment on policy tasks_private on public.tasks is 'Of a private project: only for those who see it.';
+
+drop policy if exists tasks_live on public.tasks;
+create policy tasks_live on public.tasks as restrictive for all to authenticated
+using (deleted_at is null);
+comment on policy tasks_live on public.tasks is 'What is in the trash is not there.';

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SHIPPED = re.compile(r"^-- policies/([a-z0-9_]+\.sql) sha256:([0-9a-f]{64})$", re.MULTILINE)
 WITHDRAWN = "0" * 64
+TWIN = "rowhouse_twin_"
 ADVICE_LOCKS = "-- Locks: each table named, for as long as it takes to replace its policies.\n"
 
 
@@ -116,17 +117,27 @@ def check(connection: Connection, root: Path | None = None) -> list[str]:
     tables = {name: text for name, text in files.items() if name != "functions.sql"}
     with connection.transaction(force_rollback=True):
         connection.execute("set local client_min_messages = error")
-        connection.execute("drop schema if exists rowhouse_twin cascade")
-        connection.execute("create schema rowhouse_twin")
+        schemas = [
+            name
+            for (name,) in connection.execute(
+                "select nspname from pg_namespace where nspname = any (ops.house_schemas())"
+            ).fetchall()
+        ]
+        for schema in schemas:
+            connection.execute(f"drop schema if exists {TWIN}{schema} cascade".encode())
+            connection.execute(f"create schema {TWIN}{schema}".encode())
         # Supabase's default privileges are for public; a twin starts with nothing.
-        for (name,) in connection.execute(
-            "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'p', 'v')"
+        for schema, name in connection.execute(
+            "select relnamespace::regnamespace::text, relname from pg_class "
+            "where relnamespace::regnamespace::text = any (%s) and relkind in ('r', 'p', 'v') and not relispartition",
+            [schemas],
         ).fetchall():
-            connection.execute(f'create table rowhouse_twin."{name}" (like public."{name}")'.encode())
+            connection.execute(f'create table {TWIN}{schema}."{name}" (like {schema}."{name}")'.encode())
+        relation = re.compile(rf"\b({'|'.join(schemas)})\.(?=[a-z0-9_]+\b(?!\())")
         for text in tables.values():
-            connection.execute(re.sub(r"\bpublic\.(?=[a-z0-9_]+\b(?!\())", "rowhouse_twin.", text).encode())
-        wanted = _access(connection, "rowhouse_twin")
-        there = _access(connection, "public")
+            connection.execute(relation.sub(rf"{TWIN}\1.", text).encode())
+        wanted = {line for schema in schemas for line in _access(connection, f"{TWIN}{schema}")}
+        there = {line for schema in schemas for line in _access(connection, schema)}
     findings = [f"policies/ says, the database does not: {line}" for line in sorted(wanted - there)]
     findings += [f"the database says, policies/ does not: {line}" for line in sorted(there - wanted)]
     findings += _check_functions(connection, files.get("functions.sql", ""))
@@ -134,7 +145,10 @@ def check(connection: Connection, root: Path | None = None) -> list[str]:
 
 
 def _access(connection: Connection, schema: str) -> set[str]:
-    """Each policy and each grant on the relations of a schema, as a line that does not name the schema."""
+    """Each policy and each grant on the relations of a schema or its twin, as a line that is the same for both.
+
+    Policies called `…_nobody` come with their tables, in the migrations.
+    """
     lines = set()
     for table, policy, permissive, roles, command, using, check_text, comment in connection.execute(
         """
@@ -143,15 +157,15 @@ def _access(connection: Connection, schema: str) -> set[str]:
         from pg_policies p
         join pg_policy pol on pol.polname = p.policyname
             and pol.polrelid = format('%%I.%%I', p.schemaname, p.tablename)::regclass
-        where p.schemaname = %s
+        where p.schemaname = %s and p.policyname not like '%%\\_nobody'
         """,
         [schema],
     ):
         text = (
-            f"policy {policy} on {table}: {permissive} for {command} to {roles}"
+            f"policy {policy} on {schema}.{table}: {permissive} for {command} to {roles}"
             f" using {using} with check {check_text} ({comment})"
         )
-        lines.add(text.replace(f"{schema}.", "public."))
+        lines.add(text.replace(TWIN, ""))
     for table, column, grantee, privilege in connection.execute(
         """
         select c.relname, null, a.grantee::regrole::text, a.privilege_type
@@ -165,7 +179,7 @@ def _access(connection: Connection, schema: str) -> set[str]:
         """,
         {"schema": schema},
     ):
-        where = f"{table}.{column}" if column else table
+        where = f"{schema.removeprefix(TWIN)}.{table}" + (f".{column}" if column else "")
         lines.add(f"grant {privilege} on {where} to {'PUBLIC' if grantee == '-' else grantee}")
     return lines
 

@@ -31,7 +31,8 @@ returning right select session_user similar some symmetric table tablesample the
 user using variadic verbose when where window with
 """
 RESERVED = frozenset(RESERVED_WORDS.split())
-STANDARD = ("workspace_id", "id", "created_at", "updated_at", "created_by")
+STANDARD = ("workspace_id", "id", "deleted_at", "created_at", "updated_at", "created_by")
+PERSONAL = ("text", "jsonb")
 TEXT_LENGTH = 10_000
 
 
@@ -112,7 +113,8 @@ def new_table(name: str, columns_text: str, permission: str | None = None, limit
 
 def _is_adopted(table: str) -> bool:
     folder = project_root() / "supabase" / "migrations"
-    return any(f"adopt_table('public.{table}'" in path.read_text(encoding="utf-8") for path in folder.glob("*.sql"))
+    wanted = re.compile(rf"adopt_table\(\s*'public\.{table}'")
+    return any(wanted.search(path.read_text(encoding="utf-8")) for path in folder.glob("*.sql"))
 
 
 def _is_registered(folder: Path, prefix: str) -> bool:
@@ -139,6 +141,7 @@ def _migration(name: str, columns: list[Column], prefix: str, limits: str | None
     lines = ["    workspace_id uuid not null,", "    id uuid not null default gen_random_uuid(),"]
     lines += [f"    {column.name} {column.type}{' not null' if column.is_required else ''}," for column in columns]
     lines += [
+        "    deleted_at timestamptz,",
         "    created_at timestamptz not null default ops.now(),",
         "    updated_at timestamptz not null default ops.now(),",
         "    created_by uuid default authz.user_id(),",
@@ -172,16 +175,27 @@ def _migration(name: str, columns: list[Column], prefix: str, limits: str | None
     described = {
         "workspace_id": "The tenant.", "id": "The row.",
         **{column.name: f"{_title(column.name).capitalize()}." for column in columns},
+        "deleted_at": "When it was deleted; restore() brings it back.",
         "created_at": "When it was made.", "updated_at": "When it last changed.", "created_by": "Who made it.",
     }  # fmt: skip
     comments += [f"comment on column public.{name}.{column} is '{text}';" for column, text in described.items()]
     register = "" if registered else f"select authz.register_resource('{prefix}', '{title}');\n\n"
-    limited = f", '{limits}'" if limits else ""
+    options = [f"    limits => '{limits}'"] if limits else []
+    texts = [column.name for column in columns if column.type == "text"]
+    if texts:
+        options.append(f"    searchable => '{{{','.join(texts)}}}'")
+    personal = [f'"{column.name}": "keep"' for column in columns if column.type in PERSONAL]
+    plan = ", ".join(personal)
+    if personal:
+        options.append(
+            f"    -- What erasing a person does to each: keep, anonymise or delete.\n    erasure => '{{{plan}}}'"
+        )
+    adoption = f"select tenancy.adopt_table(\n    'public.{name}', '{prefix}'"
+    adoption += "".join(f",\n{option}" for option in options) + "\n);\n"
     return (
         f"-- Why: {title}.\n-- Locks: none on existing tables.\n-- Workers: need not stop.\n\n{register}"
         f"create table public.{name} (\n" + "\n".join(lines) + "\n);\n"
-        f"alter table public.{name} enable row level security;\n" + "\n".join([*indexes, *comments]) + "\n\n"
-        f"select tenancy.adopt_table('public.{name}', '{prefix}'{limited});\n"
+        f"alter table public.{name} enable row level security;\n" + "\n".join([*indexes, *comments]) + "\n\n" + adoption
     )
 
 
@@ -210,7 +224,12 @@ def _policies(name: str, columns: list[Column], prefix: str) -> str:
             + f";\ncomment on policy {name}_{command} on public.{name} is\n"
             + "'Those whose role allows it, in their workspaces.';\n"
         )
-    return text
+    return text + (
+        f"\ndrop policy if exists {name}_live on public.{name};\n"
+        f"create policy {name}_live on public.{name} as restrictive for all to authenticated\n"
+        f"using (deleted_at is null);\n"
+        f"comment on policy {name}_live on public.{name} is 'What is in the trash is not there.';\n"
+    )
 
 
 def _test(name: str, columns: list[Column]) -> str:
@@ -253,7 +272,10 @@ def test_members_write_and_viewers_read(db: Connection) -> None:
         with refused("42501"), db.transaction():
             run(db, INSERT, {{"workspace_id": workspace}})
     with as_user(db, member):
-        assert len(run(db, "delete from public.{name} where id = %s returning id", [made])) == 1
+        run(db, "delete from public.{name} where id = %s", [made])
+        assert one(db, "select count(*) from public.{name}") == before
+        assert one(db, "select restore(%s, '{name}', %s)", [workspace, made]) == 1
+        assert one(db, "select count(*) from public.{name}") == before + 1
 
 
 def test_a_stranger_sees_and_changes_nothing(db: Connection) -> None:
@@ -262,7 +284,8 @@ def test_a_stranger_sees_and_changes_nothing(db: Connection) -> None:
     {plant + chr(10) + "    " if plant else ""}run(db, INSERT, {{"workspace_id": workspace}})
     with as_user(db, stranger):
         assert run(db, "select * from public.{name}") == []
-        assert run(db, "delete from public.{name} where true returning id") == []
+        run(db, "delete from public.{name} where true")
         with refused("42501"), db.transaction():
             run(db, "insert into public.{name} (workspace_id) values (%s)", [workspace])
+    assert one(db, "select count(*) from public.{name} where workspace_id = %s and deleted_at is null", [workspace]) > 0
 '''

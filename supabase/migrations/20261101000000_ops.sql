@@ -73,3 +73,42 @@ end
 $$;
 comment on function ops.raise_http(integer, text, text, jsonb, text, jsonb) is
 'Raises an error with an HTTP status, a stable code, a message for people, and what to do about it.';
+
+-- Facts --------------------------------------------------------------------------------------
+
+create function ops.allow(deed text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform set_config('rowhouse.allowed', coalesce(allow.deed, ''), true);
+end
+$$;
+comment on function ops.allow(text) is
+'Allows one deed that triggers refuse otherwise (seal, erase, delete, purge) until the transaction ends or
+ops.allow(null). For the functions that do it: no role of the API can call it.';
+
+create function ops.is_allowed(deed text) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return current_setting('rowhouse.allowed', true) is not distinct from is_allowed.deed;
+end
+$$;
+comment on function ops.is_allowed(text) is 'Whether ops.allow() was called for this deed.';
+
+create function ops.refuse_change() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if tg_nargs > 0 and ops.is_allowed(tg_argv[0]) then
+        return coalesce(new, old);
+    end if;
+    raise exception '% is append-only', tg_table_name
+        using errcode = 'insufficient_privilege', hint = 'What is wrong is corrected by adding to it.';
+end
+$$;
+comment on function ops.refuse_change() is
+'Trigger: refuses UPDATE, DELETE and TRUNCATE to everybody, but for the deed named in its argument.';

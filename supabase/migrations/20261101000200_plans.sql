@@ -13,9 +13,11 @@ create table billing.plans (
     name text not null,
     rank bigint not null,
     is_default boolean not null default false,
+    audit_months bigint not null default 12,
     constraint plans_pkey primary key (id),
     constraint plans_id_is_well_formed check (id ~ '^[a-z][a-z0-9_]{0,47}$'),
-    constraint plans_rank_is_unique unique (rank)
+    constraint plans_rank_is_unique unique (rank),
+    constraint plans_keep_audit_records_for_a_year check (audit_months between 12 and 120)
 );
 alter table billing.plans enable row level security;
 create policy plans_nobody on billing.plans using (false);
@@ -25,6 +27,7 @@ comment on column billing.plans.id is 'Its name for programs.';
 comment on column billing.plans.name is 'Its name for people.';
 comment on column billing.plans.rank is 'Its place: of two plans that lift a limit, the lower is named.';
 comment on column billing.plans.is_default is 'Whether a new workspace starts on it.';
+comment on column billing.plans.audit_months is 'How many months its audit records are kept.';
 
 create table billing.resources (
     resource text not null,
@@ -242,6 +245,21 @@ $$;
 comment on function billing.limit_of(uuid, text) is
 'How many of a resource a workspace may have, by override or by plan; null is without limit.';
 
+create function billing.live_rows(relation regclass) returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    select case
+        when exists (
+            select from pg_attribute a
+            where a.attrelid = live_rows.relation and a.attname = 'deleted_at' and not a.attisdropped
+        ) then 'deleted_at is null'
+        else 'true'
+    end
+$$;
+comment on function billing.live_rows(regclass) is
+'The condition for rows of a table that count: what is in the trash does not.';
+
 create function billing.count_rows(workspace_id uuid, resource text) returns bigint
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -251,8 +269,9 @@ declare
     total bigint;
 begin
     select r.relation into strict counted from billing.resources r where r.resource = count_rows.resource;
-    execute format('select count(*) from %s where workspace_id = $1', counted) into total
-        using count_rows.workspace_id;
+    execute format(
+        'select count(*) from %s where workspace_id = $1 and %s', counted, billing.live_rows(counted)
+    ) into total using count_rows.workspace_id;
     return total;
 end
 $$;
@@ -377,13 +396,30 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+    -- What was in the trash left the count when it came there.
     perform billing.add_usage(changed.workspace_id, tg_argv[0], -changed.amount)
-    from (select o.workspace_id, count(*) as amount from old_rows o group by 1 order by 1) as changed;
+    from (
+        select o.workspace_id, count(*) as amount from old_rows o
+        where to_jsonb(o) ->> 'deleted_at' is null
+        group by 1 order by 1
+    ) as changed;
     return null;
 end
 $$;
 comment on function billing.count_deleted() is
 'Statement trigger: takes deleted rows of the resource named off the count.';
+
+create function billing.count_trash() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform billing.add_usage(new.workspace_id, tg_argv[0], case when new.deleted_at is null then 1 else -1 end);
+    return null;
+end
+$$;
+comment on function billing.count_trash() is
+'Trigger: what goes to the trash leaves the count of the resource named, what is restored comes back to it.';
 
 -- Limits in force ----------------------------------------------------------------------------
 
@@ -530,6 +566,13 @@ begin
         'for each statement execute function billing.count_deleted(%L)',
         table_name || '_count_deleted', limit_rows.relation, limit_rows.resource
     );
+    if billing.live_rows(limit_rows.relation) <> 'true' then
+        execute format(
+            'create trigger %I after update of deleted_at on %s for each row '
+            'when ((old.deleted_at is null) <> (new.deleted_at is null)) execute function billing.count_trash(%L)',
+            table_name || '_count_trash', limit_rows.relation, limit_rows.resource
+        );
+    end if;
     insert into billing.resources (resource, relation) values (limit_rows.resource, limit_rows.relation);
     insert into billing.plan_limits (plan_id, resource, max)
     select p.id, limit_rows.resource, (limit_rows.limits ->> p.id)::bigint from billing.plans p;
@@ -547,6 +590,7 @@ declare
 begin
     execute format('drop trigger if exists %I on %s', table_name || '_count_inserted', release_rows.relation);
     execute format('drop trigger if exists %I on %s', table_name || '_count_deleted', release_rows.relation);
+    execute format('drop trigger if exists %I on %s', table_name || '_count_trash', release_rows.relation);
     delete from billing.resources r where r.relation = release_rows.relation;
 end
 $$;
@@ -574,11 +618,11 @@ comment on function billing.set_plan(uuid, text) is
 
 -- The catalogue to begin with ----------------------------------------------------------------
 
-insert into billing.plans (id, name, rank, is_default)
+insert into billing.plans (id, name, rank, is_default, audit_months)
 values
-('free', 'Free', 1, true),
-('pro', 'Pro', 2, false),
-('enterprise', 'Enterprise', 3, false);
+('free', 'Free', 1, true, 12),
+('pro', 'Pro', 2, false, 24),
+('enterprise', 'Enterprise', 3, false, 36);
 
 insert into billing.features (feature, description)
 values ('custom_roles', 'Roles composed by the workspace itself.');

@@ -14,6 +14,7 @@ create table public.invitations (
     accepted_at timestamptz,
     accepted_by uuid,
     revoked_at timestamptz,
+    deleted_at timestamptz,
     created_at timestamptz not null default ops.now(),
     updated_at timestamptz not null default ops.now(),
     created_by uuid default authz.user_id(),
@@ -32,7 +33,7 @@ create table public.invitations (
 );
 alter table public.invitations enable row level security;
 create unique index invitations_one_open_each on public.invitations (workspace_id, lower(email))
-where accepted_at is null and revoked_at is null;
+where accepted_at is null and revoked_at is null and deleted_at is null;
 create index invitations_role_id on public.invitations (role_id) where role_id is not null;
 create index invitations_accepted_by on public.invitations (accepted_by) where accepted_by is not null;
 create index invitations_created_by on public.invitations (created_by) where created_by is not null;
@@ -47,12 +48,16 @@ comment on column public.invitations.sent_at is 'When the last token was made.';
 comment on column public.invitations.accepted_at is 'When it was accepted.';
 comment on column public.invitations.accepted_by is 'By whom.';
 comment on column public.invitations.revoked_at is 'When it was withdrawn.';
+comment on column public.invitations.deleted_at is 'When it was deleted.';
 comment on column public.invitations.created_at is 'When it was made.';
 comment on column public.invitations.updated_at is 'When it last changed.';
 comment on column public.invitations.created_by is
 'Who invites: their role is the ceiling, when sending and when accepting.';
 
-select tenancy.adopt_table('public.invitations', 'members');
+select tenancy.adopt_table(
+    'public.invitations', 'members', title => 'email',
+    erasure => '{"email": "anonymise", "accepted_by": "anonymise"}', identified_by => 'email'
+);
 
 create table tenancy.invitation_tokens (
     token_hash bytea not null,
@@ -291,13 +296,14 @@ begin
     where
         i.workspace_id = invite_member.workspace_id
         and lower(i.email) = lower(address)
-        and i.accepted_at is null and i.revoked_at is null and i.expires_at <= ops.now();
+        and i.accepted_at is null and i.revoked_at is null and i.deleted_at is null
+        and i.expires_at <= ops.now();
     if exists (
         select from public.invitations i
         where
             i.workspace_id = invite_member.workspace_id
             and lower(i.email) = lower(address)
-            and i.accepted_at is null and i.revoked_at is null
+            and i.accepted_at is null and i.revoked_at is null and i.deleted_at is null
     ) then
         perform ops.raise_http(
             409, 'already_invited', 'They are invited already.', null,
@@ -323,7 +329,7 @@ begin
     where
         i.workspace_id = open_invitation.workspace_id
         and i.id = open_invitation.invitation_id
-        and i.accepted_at is null and i.revoked_at is null
+        and i.accepted_at is null and i.revoked_at is null and i.deleted_at is null
     for update;
     if not found then
         perform ops.raise_http(404, 'invitation_not_found', 'There is no such open invitation.');
@@ -390,6 +396,7 @@ begin
     join public.workspaces w on w.id = i.workspace_id
     where
         t.token_hash = tenancy.hash_token(invitation_of.token)
+        and i.deleted_at is null
         and w.deleted_at is null
         and not exists (select from authz.suspended_workspaces sw where sw.workspace_id = w.id);
     if not found or invitation.revoked_at is not null then
@@ -603,7 +610,7 @@ begin
         select from public.invitations i
         where
             i.workspace_id = delete_role.workspace_id and i.role_id = delete_role.role_id
-            and i.accepted_at is null and i.revoked_at is null
+            and i.accepted_at is null and i.revoked_at is null and i.deleted_at is null
     ) then
         perform ops.raise_http(
             409, 'role_in_use', 'Members or open invitations have this role.', null, 'Give them another first.'

@@ -17,6 +17,7 @@ create table public.projects (
     description text not null default '',
     is_private boolean not null default false,
     lead_id uuid default authz.user_id(),
+    deleted_at timestamptz,
     created_at timestamptz not null default ops.now(),
     updated_at timestamptz not null default ops.now(),
     created_by uuid default authz.user_id(),
@@ -28,7 +29,7 @@ create table public.projects (
     constraint projects_creator_exists foreign key (created_by) references public.profiles (id) on delete set null,
     -- What tasks and members refer to, so that they always know whether the project is private;
     -- with lead_id it holds all that the policies ask, so that a count reads nothing but this index.
-    constraint projects_privacy_key unique (workspace_id, id, is_private) include (lead_id),
+    constraint projects_privacy_key unique (workspace_id, id, is_private) include (lead_id, deleted_at),
     constraint projects_name_is_a_line check (length(btrim(name)) between 1 and 200 and name !~ '[[:cntrl:]]'),
     constraint projects_description_is_short check (length(description) <= 10000)
 );
@@ -43,6 +44,7 @@ comment on column public.projects.name is 'What it is called, 1 to 200 character
 comment on column public.projects.description is 'What it is about.';
 comment on column public.projects.is_private is 'Whether only its lead, its members and admins see it.';
 comment on column public.projects.lead_id is 'Who answers for it, and always sees it.';
+comment on column public.projects.deleted_at is 'When it was deleted; restore() brings it back.';
 comment on column public.projects.created_at is 'When it was made.';
 comment on column public.projects.updated_at is 'When it last changed.';
 comment on column public.projects.created_by is 'Who made it.';
@@ -53,6 +55,7 @@ create table public.project_members (
     project_id uuid not null,
     project_is_private boolean not null,
     user_id uuid not null,
+    deleted_at timestamptz,
     created_at timestamptz not null default ops.now(),
     updated_at timestamptz not null default ops.now(),
     created_by uuid default authz.user_id(),
@@ -64,10 +67,11 @@ create table public.project_members (
     constraint project_members_are_members foreign key (workspace_id, user_id)
     references public.workspace_members (workspace_id, user_id) on delete cascade,
     constraint project_members_creator_exists foreign key (created_by)
-    references public.profiles (id) on delete set null,
-    constraint project_members_once_each unique (workspace_id, project_id, user_id)
+    references public.profiles (id) on delete set null
 );
 alter table public.project_members enable row level security;
+create unique index project_members_once_each on public.project_members (workspace_id, project_id, user_id)
+where deleted_at is null;
 create index project_members_project_id on public.project_members (workspace_id, project_id, project_is_private);
 create index project_members_user_id on public.project_members (workspace_id, user_id, project_id);
 create index project_members_created_by on public.project_members (created_by) where created_by is not null;
@@ -77,6 +81,7 @@ comment on column public.project_members.id is 'The entry.';
 comment on column public.project_members.project_id is 'The project.';
 comment on column public.project_members.project_is_private is 'Whether the project is private; follows it.';
 comment on column public.project_members.user_id is 'A member of the workspace.';
+comment on column public.project_members.deleted_at is 'When it was deleted; restore() brings it back.';
 comment on column public.project_members.created_at is 'When they were added.';
 comment on column public.project_members.updated_at is 'When the entry last changed.';
 comment on column public.project_members.created_by is 'Who added them.';
@@ -91,6 +96,7 @@ create table public.tasks (
     status text not null default 'open',
     due_on date,
     assignee_id uuid,
+    deleted_at timestamptz,
     created_at timestamptz not null default ops.now(),
     updated_at timestamptz not null default ops.now(),
     created_by uuid default authz.user_id(),
@@ -107,7 +113,7 @@ create table public.tasks (
     constraint tasks_status_is_known check (status in ('open', 'in_progress', 'done'))
 );
 alter table public.tasks enable row level security;
-create index tasks_project_id on public.tasks (workspace_id, project_id, project_is_private);
+create index tasks_project_id on public.tasks (workspace_id, project_id, project_is_private) include (deleted_at);
 create index tasks_assignee_id on public.tasks (workspace_id, assignee_id);
 create index tasks_created_at on public.tasks (workspace_id, created_at desc, id);
 create index tasks_created_by on public.tasks (created_by) where created_by is not null;
@@ -121,6 +127,7 @@ comment on column public.tasks.notes is 'What there is to know.';
 comment on column public.tasks.status is 'open, in_progress or done.';
 comment on column public.tasks.due_on is 'Until when.';
 comment on column public.tasks.assignee_id is 'Who does it: a member of the workspace.';
+comment on column public.tasks.deleted_at is 'When it was deleted; restore() brings it back.';
 comment on column public.tasks.created_at is 'When it was made.';
 comment on column public.tasks.updated_at is 'When it last changed.';
 comment on column public.tasks.created_by is 'Who made it.';
@@ -136,10 +143,10 @@ declare
 begin
     return query
     select pm.workspace_id, pm.project_id from public.project_members pm
-    where pm.user_id = caller and pm.workspace_id = any (places)
+    where pm.user_id = caller and pm.workspace_id = any (places) and pm.deleted_at is null
     union
     select p.workspace_id, p.id from public.projects p
-    where p.lead_id = caller and p.workspace_id = any (places) and p.is_private;
+    where p.lead_id = caller and p.workspace_id = any (places) and p.is_private and p.deleted_at is null;
 end
 $$;
 comment on function authz.joined_projects() is
@@ -151,7 +158,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     select p.is_private into new.project_is_private from public.projects p
-    where p.workspace_id = new.workspace_id and p.id = new.project_id;
+    where p.workspace_id = new.workspace_id and p.id = new.project_id and p.deleted_at is null;
     -- A project that does not exist is refused in the same words as one that may not be seen.
     new.project_is_private := coalesce(new.project_is_private, true);
     return new;
@@ -167,6 +174,14 @@ create trigger project_members_follow_project
 before insert or update of project_id on public.project_members
 for each row execute function tenancy.follow_project();
 
-select tenancy.adopt_table('public.projects', 'projects', '{"free": 3, "pro": 100, "enterprise": null}');
-select tenancy.adopt_table('public.project_members', 'projects');
-select tenancy.adopt_table('public.tasks', 'tasks');
+select tenancy.adopt_table(
+    'public.projects', 'projects', '{"free": 3, "pro": 100, "enterprise": null}',
+    searchable => '{name,description}',
+    erasure => '{"name": "keep", "description": "keep", "lead_id": "anonymise"}'
+);
+select tenancy.adopt_table('public.project_members', 'projects', erasure => '{"user_id": "delete"}');
+select tenancy.adopt_table(
+    'public.tasks', 'tasks',
+    searchable => '{title,notes}',
+    erasure => '{"title": "keep", "notes": "keep", "status": "keep", "assignee_id": "anonymise"}'
+);

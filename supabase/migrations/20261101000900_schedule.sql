@@ -58,3 +58,6 @@ end
 $$;
 
 select ops.schedule('rowhouse-purge-workspaces', '17 3 * * *', 'select tenancy.purge_workspaces()');
+select ops.schedule('rowhouse-purge', '*/10 * * * *', 'select ops.purge()');
+select ops.schedule('rowhouse-audit-seal', '* * * * *', 'select audit.seal()');
+select ops.schedule('rowhouse-audit-maintain', '27 3 * * *', 'select audit.maintain()');

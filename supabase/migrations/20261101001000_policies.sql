@@ -2,7 +2,26 @@
 -- Locks: each table named, for as long as it takes to replace its policies.
 -- Workers: need not stop.
 
--- policies/invitations.sql sha256:7a40f8c5f988428d15aa0bea834a5d55a39d03d939d074a4ded905716d929db7
+-- policies/audit_log.sql sha256:2f76b67d11a7d188ddb5c5fbae68939a5feab1f1e446e0ca691bd633df43e3d2
+
+grant select on public.audit_log to authenticated;
+-- The view reads as its caller. What is not on this list (seals, partitions, salts) is nobody's.
+grant select (
+    id, workspace_id, occurred_at, action, resource, row_id, changed, before, after, actor_kind, actor_id,
+    on_behalf_of, ip, user_agent, request_id
+) on audit.inbox, audit.entries to authenticated;
+
+drop policy if exists inbox_select on audit.inbox;
+create policy inbox_select on audit.inbox for select to authenticated
+using (workspace_id = any (array(select authz.workspaces_with('audit.read') limit authz.refuse_estimates())));
+comment on policy inbox_select on audit.inbox is 'Those whose role allows it, in their workspaces.';
+
+drop policy if exists entries_select on audit.entries;
+create policy entries_select on audit.entries for select to authenticated
+using (workspace_id = any (array(select authz.workspaces_with('audit.read') limit authz.refuse_estimates())));
+comment on policy entries_select on audit.entries is 'Those whose role allows it, in their workspaces.';
+
+-- policies/invitations.sql sha256:d1a93827b69a901739a22236ea62bc318ff49604c84332275a67e8d042882bcf
 
 grant select on public.invitations to authenticated, service_role;
 
@@ -10,6 +29,11 @@ drop policy if exists invitations_select on public.invitations;
 create policy invitations_select on public.invitations for select to authenticated
 using (workspace_id = any (array(select authz.workspaces_with('members.invite') limit authz.refuse_estimates())));
 comment on policy invitations_select on public.invitations is 'Those who may invite, in their workspaces.';
+
+drop policy if exists invitations_live on public.invitations;
+create policy invitations_live on public.invitations as restrictive for all to authenticated
+using (deleted_at is null);
+comment on policy invitations_live on public.invitations is 'What is in the trash is not there.';
 
 -- policies/permissions.sql sha256:06c9101aeb71263f155536407dd9548f997fa811ba17d4a2b5aef07fdcc358f5
 
@@ -36,7 +60,7 @@ using (id = (select authz.user_id()))
 with check (id = (select authz.user_id()));
 comment on policy profiles_update on public.profiles is 'Oneself.';
 
--- policies/project_members.sql sha256:1b95ad1069798ed146d8240ab15de7f5a063aed34405dcf0b5b27663964d4737
+-- policies/project_members.sql sha256:f35da9df3543f69b1730d275834c9cd6bdd6d6333a2bfbb5170fce84be281333
 
 grant select, delete on public.project_members to authenticated;
 grant insert (workspace_id, id, project_id, user_id) on public.project_members to authenticated;
@@ -73,7 +97,12 @@ using (
 comment on policy project_members_private on public.project_members is
 'Who is in a private project: only for those who see it.';
 
--- policies/projects.sql sha256:faccbdccd932465678f67e8428235d1574c1b89d149be67322c14f53e1c64eed
+drop policy if exists project_members_live on public.project_members;
+create policy project_members_live on public.project_members as restrictive for all to authenticated
+using (deleted_at is null);
+comment on policy project_members_live on public.project_members is 'What is in the trash is not there.';
+
+-- policies/projects.sql sha256:106dbbe2f35a912676e49a5b93e0518581df5ce4219deb1163194a0cb2d7948d
 
 grant select, delete on public.projects to authenticated;
 grant insert (workspace_id, id, name, description, is_private, lead_id) on public.projects to authenticated;
@@ -113,6 +142,11 @@ using (
 comment on policy projects_private on public.projects is
 'A private project: only its lead, its members and those who may see all of them.';
 
+drop policy if exists projects_live on public.projects;
+create policy projects_live on public.projects as restrictive for all to authenticated
+using (deleted_at is null);
+comment on policy projects_live on public.projects is 'What is in the trash is not there.';
+
 -- policies/role_permissions.sql sha256:302c7f934cd3f41f810ad1b29c42888c144c6710eb81151e91b02ed2601f138e
 
 grant select on public.role_permissions to authenticated, service_role;
@@ -132,7 +166,7 @@ create policy roles_select on public.roles for select to authenticated
 using (id = any (array(select authz.visible_roles() limit authz.refuse_estimates())));
 comment on policy roles_select on public.roles is 'The system roles, and the custom ones of one''s workspaces.';
 
--- policies/tasks.sql sha256:d2c94ad86559429825b5c4d8841f9278b619d9d6bd5a30ec7cd75e05edafc83d
+-- policies/tasks.sql sha256:4989d4e7044a2804d86818eaaed7842e25820b07214307e673edd8a12918a729
 
 grant select, delete on public.tasks to authenticated;
 grant insert (workspace_id, id, project_id, title, notes, status, due_on, assignee_id)
@@ -173,6 +207,15 @@ using (
 );
 comment on policy tasks_private on public.tasks is 'Of a private project: only for those who see it.';
 
+drop policy if exists tasks_live on public.tasks;
+create policy tasks_live on public.tasks as restrictive for all to authenticated
+using (deleted_at is null);
+comment on policy tasks_live on public.tasks is 'What is in the trash is not there.';
+
+-- policies/trash.sql sha256:bbd3a3074d2f98d50ff1114260def8afbbcf7fa4685304452579311dea903d6b
+
+grant select on public.trash to authenticated;
+
 -- policies/workspace_members.sql sha256:0b394b9237eb95bbadc74605250fe242e0d5b6b3d8dfe69b6b3417af02b94c1d
 
 grant select on public.workspace_members to authenticated, service_role;
@@ -202,15 +245,16 @@ using (id = any (array(select authz.workspaces_with('workspace.update') limit au
 with check (id = any (array(select authz.workspaces_with('workspace.update') limit authz.refuse_estimates())));
 comment on policy workspaces_update on public.workspaces is 'Those whose role allows it.';
 
--- policies/functions.sql sha256:5244009ceed0c145966b0db4f3a69c0ca3c97f31fa2ed76c5a708f089eaa0b5a
+-- policies/functions.sql sha256:063ca398caf9c2ad612aeeeac50b4649c7b6a35f09c2480b3a958c668c81a015
 
 -- Every function that a role of the API may call, and the schemas it must enter for that. What is
 -- not here runs for nobody but its owner.
 
-grant usage on schema authz, ops, tenancy, billing to authenticated, service_role;
+grant usage on schema authz, ops, tenancy, billing, audit to authenticated, service_role;
 
 -- What policies and column defaults ask.
 grant execute on function ops.now() to authenticated, service_role;
+grant execute on function ops.is_allowed(text) to authenticated, service_role;
 grant execute on function authz.claims() to authenticated, service_role;
 grant execute on function authz.user_id() to authenticated, service_role;
 grant execute on function authz.workspaces_with(text) to authenticated;
@@ -220,6 +264,17 @@ grant execute on function authz.people() to authenticated;
 grant execute on function authz.visible_roles() to authenticated;
 grant execute on function authz.joined_projects() to authenticated;
 grant execute on function billing.usage() to authenticated;
+grant execute on function tenancy.trash() to authenticated;
+-- search() runs as its caller, and asks these.
+grant execute on function tenancy.search(uuid, text, text[], integer) to authenticated;
+grant execute on function tenancy.search_words(text) to authenticated;
+grant execute on function tenancy.search_mark(uuid) to authenticated;
+grant execute on function tenancy.search_query(uuid, text[], boolean) to authenticated;
+grant execute on function tenancy.search_candidates(uuid, text[], regclass[], boolean, integer) to authenticated;
+grant execute on function tenancy.searchable_tables(text[]) to authenticated;
+grant execute on function tenancy.similar_words(uuid, text[]) to authenticated;
+grant execute on function tenancy.search_text(text) to authenticated;
+grant execute on function public.search(uuid, text, text[], integer) to authenticated;
 
 -- What clients call, each with the definer function behind it.
 grant execute on function public.create_workspace(text, text) to authenticated;
@@ -256,3 +311,5 @@ grant execute on function public.update_role(uuid, uuid, text, text[], text) to 
 grant execute on function tenancy.update_role(uuid, uuid, text, text[], text) to authenticated;
 grant execute on function public.delete_role(uuid, uuid) to authenticated;
 grant execute on function tenancy.delete_role(uuid, uuid) to authenticated;
+grant execute on function public.restore(uuid, text, uuid) to authenticated;
+grant execute on function tenancy.restore(uuid, text, uuid) to authenticated;

@@ -1,7 +1,8 @@
 -- The way back: what policies/ said before.
 
-revoke all on schema authz, ops, tenancy, billing from authenticated, service_role;
+revoke all on schema authz, ops, tenancy, billing, audit from authenticated, service_role;
 revoke all on function ops.now() from authenticated, service_role;
+revoke all on function ops.is_allowed(text) from authenticated, service_role;
 revoke all on function authz.claims() from authenticated, service_role;
 revoke all on function authz.user_id() from authenticated, service_role;
 revoke all on function authz.workspaces_with(text) from authenticated;
@@ -11,6 +12,16 @@ revoke all on function authz.people() from authenticated;
 revoke all on function authz.visible_roles() from authenticated;
 revoke all on function authz.joined_projects() from authenticated;
 revoke all on function billing.usage() from authenticated;
+revoke all on function tenancy.trash() from authenticated;
+revoke all on function tenancy.search(uuid, text, text[], integer) from authenticated;
+revoke all on function tenancy.search_words(text) from authenticated;
+revoke all on function tenancy.search_mark(uuid) from authenticated;
+revoke all on function tenancy.search_query(uuid, text[], boolean) from authenticated;
+revoke all on function tenancy.search_candidates(uuid, text[], regclass[], boolean, integer) from authenticated;
+revoke all on function tenancy.searchable_tables(text[]) from authenticated;
+revoke all on function tenancy.similar_words(uuid, text[]) from authenticated;
+revoke all on function tenancy.search_text(text) from authenticated;
+revoke all on function public.search(uuid, text, text[], integer) from authenticated;
 revoke all on function public.create_workspace(text, text) from authenticated;
 revoke all on function tenancy.create_workspace(text, text) from authenticated;
 revoke all on function public.delete_workspace(uuid) from authenticated;
@@ -45,6 +56,8 @@ revoke all on function public.update_role(uuid, uuid, text, text[], text) from a
 revoke all on function tenancy.update_role(uuid, uuid, text, text[], text) from authenticated;
 revoke all on function public.delete_role(uuid, uuid) from authenticated;
 revoke all on function tenancy.delete_role(uuid, uuid) from authenticated;
+revoke all on function public.restore(uuid, text, uuid) from authenticated;
+revoke all on function tenancy.restore(uuid, text, uuid) from authenticated;
 
 
 drop policy if exists workspaces_select on public.workspaces;
@@ -60,11 +73,15 @@ drop policy if exists workspace_members_select on public.workspace_members;
 revoke all on public.workspace_members from authenticated, service_role;
 
 
+revoke all on public.trash from authenticated;
+
+
 drop policy if exists tasks_select on public.tasks;
 drop policy if exists tasks_insert on public.tasks;
 drop policy if exists tasks_update on public.tasks;
 drop policy if exists tasks_delete on public.tasks;
 drop policy if exists tasks_private on public.tasks;
+drop policy if exists tasks_live on public.tasks;
 revoke all on public.tasks from authenticated;
 revoke all on public.tasks from service_role;
 
@@ -82,6 +99,7 @@ drop policy if exists projects_insert on public.projects;
 drop policy if exists projects_update on public.projects;
 drop policy if exists projects_delete on public.projects;
 drop policy if exists projects_private on public.projects;
+drop policy if exists projects_live on public.projects;
 revoke all on public.projects from authenticated;
 revoke all on public.projects from service_role;
 
@@ -90,6 +108,7 @@ drop policy if exists project_members_select on public.project_members;
 drop policy if exists project_members_insert on public.project_members;
 drop policy if exists project_members_delete on public.project_members;
 drop policy if exists project_members_private on public.project_members;
+drop policy if exists project_members_live on public.project_members;
 revoke all on public.project_members from authenticated;
 revoke all on public.project_members from service_role;
 
@@ -105,4 +124,11 @@ revoke all on public.permissions from authenticated, service_role;
 
 
 drop policy if exists invitations_select on public.invitations;
+drop policy if exists invitations_live on public.invitations;
 revoke all on public.invitations from authenticated, service_role;
+
+
+drop policy if exists inbox_select on audit.inbox;
+drop policy if exists entries_select on audit.entries;
+revoke all on public.audit_log from authenticated;
+revoke all on audit.inbox, audit.entries from authenticated;

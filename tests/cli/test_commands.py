@@ -126,7 +126,7 @@ def test_the_doctor_and_verify_end_with_5_when_something_is_wrong(database: Data
     assert rowhouse(database, "doctor").returncode == 5
     assert rowhouse(database, "db", "verify").returncode == 5
     checked = rowhouse(database, "policies", "check")
-    assert (checked.returncode, "grant SELECT on projects to anon" in checked.stderr) == (5, True)
+    assert (checked.returncode, "grant SELECT on public.projects to anon" in checked.stderr) == (5, True)
 
 
 @pytest.mark.parametrize(

@@ -185,9 +185,9 @@ def test_policies_check_sees_what_the_database_has_more_and_less(database: Datab
         run(connection, "revoke update (name) on public.projects from authenticated")
         findings = "\n".join(policies.check(connection))
     for words in (
-        "grant SELECT on tasks to anon",
-        "policy tasks_delete on tasks",
+        "grant SELECT on public.tasks to anon",
+        "policy tasks_delete on public.tasks",
         "purge_workspaces",
-        "UPDATE on projects.name",
+        "UPDATE on public.projects.name",
     ):
         assert words in findings

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 )
 
 from ..conftest import Database
-from ..identities import as_user, make_user, make_workspace, refusal, run
+from ..identities import as_user, make_user, make_workspace, one, refusal, run
 from ..rest import Rest
 from .world import HELD
 
@@ -61,6 +61,7 @@ class Isolation(RuleBasedStateMachine):
         self.suspended: set[int] = set()
         self.deleted: set[int] = set()
         self.projects: dict[str, Project] = {}
+        self.trash: dict[str, tuple[Project, int]] = {}
 
     # The oracle ---------------------------------------------------------------------------------
 
@@ -79,7 +80,7 @@ class Isolation(RuleBasedStateMachine):
         return [who for (place, who), role in self.roles.items() if place == where and role == "owner"]
 
     def leave_projects(self, where: int, who: int) -> None:
-        for project in self.projects.values():
+        for project in [*self.projects.values(), *(project for project, _ in self.trash.values())]:
             if project.workspace == where:
                 project.joined.discard(who)
                 project.lead = None if project.lead == who else project.lead
@@ -200,13 +201,29 @@ class Isolation(RuleBasedStateMachine):
     @rule(data=st.data(), who=person)
     def delete_project(self, data: st.DataObject, who: int) -> None:
         name = data.draw(st.sampled_from(list(self.projects)))
-        response = self.clients[who].delete(
-            "/projects", params={"id": f"eq.{name}"}, headers={"Prefer": "return=representation"}
+        project = self.projects[name]
+        response = self.clients[who].delete("/projects", params={"id": f"eq.{name}"})
+        assert response.status_code in (204, 403), response.text
+        gone = one(self.connection, "select deleted_at is not null from projects where id = %s", [name])
+        assert gone == self.sees(who, project, "projects.delete")
+        if gone:
+            self.trash[name] = (self.projects.pop(name), who)
+
+    @precondition(lambda self: self.trash)
+    @rule(data=st.data(), who=person)
+    def restore_project(self, data: st.DataObject, who: int) -> None:
+        name = data.draw(st.sampled_from(list(self.trash)))
+        project, deleter = self.trash[name]
+        place = project.workspace
+        listed = {row["id"] for row in self.clients[who].get("/trash", params={"select": "id"}).json()}
+        response = self.clients[who].post(
+            "/rpc/restore", json={"workspace_id": str(self.places[place]), "kind": "projects", "id": name}
         )
-        allowed = self.sees(who, self.projects[name], "projects.delete")
-        assert bool(response.json()) == allowed, response.text
+        allowed = self.may(who, place, "projects.delete") and (deleter == who or self.may(who, place, "trash.manage"))
+        assert (name in listed) == allowed, listed
+        assert (response.status_code == 200) == allowed, response.text
         if allowed:
-            del self.projects[name]
+            self.projects[name] = self.trash.pop(name)[0]
 
     @rule(where=place, who=person)
     def move_a_row_to_another_tenant(self, where: int, who: int) -> None:

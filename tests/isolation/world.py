@@ -20,7 +20,7 @@ VIEWER = {
 MEMBER = VIEWER | {"projects.create", "projects.update", "tasks.create", "tasks.update", "tasks.delete"}
 ADMIN = MEMBER | {
     "workspace.update", "members.invite", "members.update", "members.remove", "roles.manage", "billing.manage",
-    "projects.delete", "projects.read_private",
+    "projects.delete", "projects.read_private", "audit.read", "trash.manage",
 }  # fmt: skip
 OWNER = ADMIN | {"workspace.delete", "workspace.transfer"}
 HELD = {"viewer": VIEWER, "member": MEMBER, "admin": ADMIN, "owner": OWNER}
@@ -42,6 +42,7 @@ NEEDED = {
     "workspace_members": {"select": "members.read"},
     "invitations": {"select": "members.invite"},
     "workspace_usage": {"select": "billing.read"},
+    "audit_log": {"select": "audit.read"},
     "projects": {
         "select": "projects.read", "insert": "projects.create", "update": "projects.update", "delete": "projects.delete",
     },

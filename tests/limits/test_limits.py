@@ -29,7 +29,7 @@ def counter(db: Connection, workspace: Any, resource: str = "projects") -> tuple
 
 
 def count(db: Connection, workspace: Any) -> int:
-    total: int = one(db, "select count(*) from projects where workspace_id = %s", [workspace])
+    total: int = one(db, "select count(*) from projects where workspace_id = %s and deleted_at is null", [workspace])
     return total
 
 
@@ -254,7 +254,7 @@ def test_deletes_in_between_make_room_and_the_count_stays_exact(connect: Connect
                 assert refusal(error) == "plan_limit_reached"
             run(
                 connection,
-                "delete from projects where (workspace_id, id) in (select workspace_id, id from projects limit 1 for update skip locked)",
+                "delete from projects where (workspace_id, id) in (select workspace_id, id from projects where deleted_at is null limit 1 for update skip locked)",
             )
 
     threads = [threading.Thread(target=churn) for _ in range(8)]

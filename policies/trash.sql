@@ -1,0 +1,1 @@
+grant select on public.trash to authenticated;

@@ -1,0 +1,490 @@
+-- Why: what is deleted can be brought back. DELETE stamps a row and what hangs on it; restore() brings exactly
+--      that set back; ops.purge() removes for good what nobody has asked for in time.
+-- Locks: none on existing tables.
+-- Workers: need not stop.
+
+create table tenancy.deletions (
+    workspace_id uuid not null,
+    deleted_at timestamptz not null,
+    relation regclass not null,
+    row_id uuid not null,
+    deleted_by uuid,
+    tables regclass[] not null default '{}',
+    row_count bigint not null default 0,
+    purge_after timestamptz not null,
+    constraint deletions_pkey primary key (workspace_id, deleted_at),
+    constraint deletions_belong_to_a_workspace foreign key (workspace_id)
+    references public.workspaces (id) on delete cascade,
+    constraint deletions_were_made_by_a_person foreign key (deleted_by)
+    references public.profiles (id) on delete set null
+);
+alter table tenancy.deletions enable row level security;
+create policy deletions_nobody on tenancy.deletions using (false);
+create index deletions_relation on tenancy.deletions (workspace_id, relation, row_id);
+create index deletions_purge_after on tenancy.deletions (purge_after);
+create index deletions_deleted_by on tenancy.deletions (deleted_by) where deleted_by is not null;
+comment on table tenancy.deletions is
+'What is in the trash: one row per thing deleted. All that went with it carries the same stamp.';
+comment on column tenancy.deletions.workspace_id is 'The tenant.';
+comment on column tenancy.deletions.deleted_at is 'The stamp, which no other deletion in the workspace has.';
+comment on column tenancy.deletions.relation is 'The table of the row that was deleted.';
+comment on column tenancy.deletions.row_id is 'That row.';
+comment on column tenancy.deletions.deleted_by is 'Who deleted it.';
+comment on column tenancy.deletions.tables is 'The tables in which rows carry the stamp, parents first.';
+comment on column tenancy.deletions.row_count is 'How many rows carry it.';
+comment on column tenancy.deletions.purge_after is 'Until when it can be restored.';
+
+-- References ---------------------------------------------------------------------------------
+
+create function tenancy.children(relation regclass)
+returns table (child regclass, reference text, on_delete "char")
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    select k.conrelid::regclass, a.attname::text, k.confdeltype
+    from pg_constraint k
+    join tenancy.tenant_tables t on t.relation = k.conrelid
+    cross join unnest(k.conkey, k.confkey) as pair (here, there)
+    join pg_attribute a on a.attrelid = k.conrelid and a.attnum = pair.here
+    join pg_attribute b on b.attrelid = k.confrelid and b.attnum = pair.there
+    where k.contype = 'f' and k.confrelid = children.relation and b.attname = 'id'
+    order by 1, 2
+$$;
+comment on function tenancy.children(regclass) is
+'The columns of tenant tables that refer to rows of this one, and what a delete does there (as in pg_constraint).';
+
+create function tenancy.parents(relation regclass) returns table (parent regclass, reference text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    select k.confrelid::regclass, a.attname::text
+    from pg_constraint k
+    join pg_attribute trash on trash.attrelid = k.confrelid and trash.attname = 'deleted_at' and not trash.attisdropped
+    cross join unnest(k.conkey, k.confkey) as pair (here, there)
+    join pg_attribute a on a.attrelid = k.conrelid and a.attnum = pair.here
+    join pg_attribute b on b.attrelid = k.confrelid and b.attnum = pair.there
+    where
+        k.contype = 'f' and k.conrelid = parents.relation and b.attname = 'id'
+        and k.confrelid <> 'public.workspaces'::regclass
+    order by 2, 1
+$$;
+comment on function tenancy.parents(regclass) is 'The columns of this table that refer to rows which can be in the trash.';
+
+create function tenancy.parent_arguments(relation regclass) returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    select coalesce(string_agg(format('%L, %L', p.reference, p.parent::text), ', ' order by p.reference, p.parent), '')
+    from tenancy.parents(parent_arguments.relation) p
+$$;
+comment on function tenancy.parent_arguments(regclass) is 'tenancy.parents() as the arguments of a trigger.';
+
+create function tenancy.refuse_deleted_parent(parent text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    -- In the words of a row that never was.
+    raise exception 'the row of % that it refers to does not exist', refuse_deleted_parent.parent
+        using errcode = 'foreign_key_violation', hint = 'If it was deleted, restore it first.';
+end
+$$;
+comment on function tenancy.refuse_deleted_parent(text) is 'Refuses a reference to what is in the trash.';
+
+create function tenancy.require_live_parents() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    is_dead boolean;
+begin
+    -- After the checks of the foreign keys, which wait for whoever deletes the parent right now.
+    for i in 0 .. tg_nargs / 2 - 1 loop
+        execute format(
+            'select exists (select from new_rows n join %s p on p.workspace_id = n.workspace_id and p.id = n.%I '
+            'where p.deleted_at is not null and n.deleted_at is null)',
+            tg_argv[2 * i + 1], tg_argv[2 * i]
+        ) into is_dead;
+        if is_dead then
+            perform tenancy.refuse_deleted_parent(tg_argv[2 * i + 1]);
+        end if;
+    end loop;
+    return null;
+end
+$$;
+comment on function tenancy.require_live_parents() is 'Statement trigger: no new row refers to one in the trash.';
+
+create function tenancy.require_live_parents_of_row() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    is_dead boolean;
+    this jsonb := to_jsonb(new);
+    was jsonb := to_jsonb(old);
+begin
+    for i in 0 .. tg_nargs / 2 - 1 loop
+        continue when old.deleted_at is null and this -> tg_argv[2 * i] = was -> tg_argv[2 * i];
+        execute format(
+            'select exists (select from %s p where p.workspace_id = $1 and p.id = $2 and p.deleted_at is not null)',
+            tg_argv[2 * i + 1]
+        ) into is_dead using new.workspace_id, (this ->> tg_argv[2 * i])::uuid;
+        if is_dead then
+            perform tenancy.refuse_deleted_parent(tg_argv[2 * i + 1]);
+        end if;
+    end loop;
+    return null;
+end
+$$;
+comment on function tenancy.require_live_parents_of_row() is
+'Trigger: no row comes to refer to one in the trash, or comes back to one.';
+
+-- Deleting -----------------------------------------------------------------------------------
+
+create function tenancy.stamp(relation regclass, workspace_id uuid, ids uuid[], deleted_at timestamptz) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    stamped bigint;
+    reference record;
+    found_ids uuid[];
+begin
+    -- FOR UPDATE waits for whoever is adding children: the check of their foreign key holds the parent.
+    execute format(
+        'select count(*) from (select from %s where workspace_id = $1 and id = any ($2) order by id for update) as held',
+        stamp.relation
+    ) using stamp.workspace_id, stamp.ids;
+    execute format(
+        'update %s set deleted_at = $3 where workspace_id = $1 and id = any ($2) and deleted_at is null', stamp.relation
+    ) using stamp.workspace_id, stamp.ids, stamp.deleted_at;
+    get diagnostics stamped = row_count;
+    update tenancy.deletions d
+    set
+        row_count = d.row_count + stamped,
+        tables = case when stamp.relation = any (d.tables) then d.tables else d.tables || stamp.relation end
+    where d.workspace_id = stamp.workspace_id and d.deleted_at = stamp.deleted_at;
+
+    for reference in
+        select c.* from tenancy.children(stamp.relation) c
+        where c.on_delete in ('a', 'r', 'c')
+        -- Cascades first: what they take along no longer stands in the way.
+        order by c.on_delete <> 'c', c.child, c.reference
+    loop
+        execute format(
+            'select array_agg(id order by id) from %s where workspace_id = $1 and %I = any ($2) and deleted_at is null',
+            reference.child, reference.reference
+        ) into found_ids using stamp.workspace_id, stamp.ids;
+        continue when found_ids is null;
+        if reference.on_delete <> 'c' then
+            raise exception '% of % still refer to it', cardinality(found_ids), reference.child
+                using errcode = 'foreign_key_violation', hint = 'Delete them first, or keep it.',
+                table = reference.child::text;
+        end if;
+        perform tenancy.stamp(reference.child, stamp.workspace_id, found_ids, stamp.deleted_at);
+    end loop;
+end
+$$;
+comment on function tenancy.stamp(regclass, uuid, uuid[], timestamptz) is
+'Takes rows to the trash, and what cascades from them; refuses (23503) while rows that restrict it are live.';
+
+create function tenancy.delete_row(relation regclass, workspace_id uuid, id uuid) returns timestamptz
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    stamp timestamptz;
+begin
+    loop
+        -- Its own in the workspace: it is what restore() knows the set by.
+        select greatest(max(d.deleted_at) + interval '1 microsecond', ops.now()) into stamp
+        from tenancy.deletions d
+        where d.workspace_id = delete_row.workspace_id and d.deleted_at >= ops.now();
+        stamp := coalesce(stamp, ops.now());
+        insert into tenancy.deletions (workspace_id, deleted_at, relation, row_id, deleted_by, purge_after)
+        select
+            delete_row.workspace_id, stamp, delete_row.relation, delete_row.id,
+            (select p.id from public.profiles p where p.id = authz.user_id()),
+            ops.now() + tenancy.grace_period()
+        on conflict do nothing;
+        exit when found;
+    end loop;
+    perform ops.allow('delete');
+    perform tenancy.stamp(delete_row.relation, delete_row.workspace_id, array[delete_row.id], stamp);
+    perform ops.allow(null);
+    return stamp;
+end
+$$;
+comment on function tenancy.delete_row(regclass, uuid, uuid) is
+'Takes a row of a tenant table to the trash, with what cascades from it. Returns the stamp.';
+
+create function tenancy.is_orphan(relation regclass, this jsonb) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    reference record;
+    is_gone boolean;
+begin
+    for reference in
+        select
+            k.confrelid::regclass as parent,
+            string_agg(format('p.%I = %L', b.attname, is_orphan.this ->> a.attname), ' and ') as condition
+        from pg_constraint k
+        cross join unnest(k.conkey, k.confkey) as pair (here, there)
+        join pg_attribute a on a.attrelid = k.conrelid and a.attnum = pair.here
+        join pg_attribute b on b.attrelid = k.confrelid and b.attnum = pair.there
+        where k.contype = 'f' and k.conrelid = is_orphan.relation and k.confdeltype = 'c'
+        group by k.oid, k.confrelid
+        having bool_and(is_orphan.this ->> a.attname is not null)
+    loop
+        execute format('select not exists (select from %s p where %s)', reference.parent, reference.condition) into is_gone;
+        if is_gone then
+            return true;
+        end if;
+    end loop;
+    return false;
+end
+$$;
+comment on function tenancy.is_orphan(regclass, jsonb) is 'Whether a row''s parent is gone for good, so that it must go too.';
+
+create function tenancy.soft_delete() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if ops.is_allowed('purge') then
+        return old;
+    end if;
+    -- A cascade comes from within the delete of the parent. If that is really gone, so must this be.
+    if pg_trigger_depth() > 1 and tenancy.is_orphan(tg_relid::regclass, to_jsonb(old)) then
+        return old;
+    end if;
+    if old.deleted_at is null then
+        perform tenancy.delete_row(tg_relid::regclass, old.workspace_id, old.id);
+    end if;
+    return null;
+end
+$$;
+comment on function tenancy.soft_delete() is
+'Trigger: DELETE takes a row to the trash instead. Only a purge, and the end of its parent, really delete.';
+
+-- Restoring ----------------------------------------------------------------------------------
+
+create function tenancy.table_named(kind text) returns regclass
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    relation regclass;
+begin
+    select t.relation into relation
+    from tenancy.tenant_tables t
+    join pg_class c on c.oid = t.relation
+    where c.relname = table_named.kind;
+    if not found then
+        perform ops.raise_http(
+            400, 'kind_unknown', format('There are no %L.', left(table_named.kind, 64)), null,
+            (
+                select 'Kinds: ' || string_agg(c.relname, ', ' order by c.relname) || '.'
+                from tenancy.tenant_tables t join pg_class c on c.oid = t.relation
+            )
+        );
+    end if;
+    return relation;
+end
+$$;
+comment on function tenancy.table_named(text) is 'The tenant table of that name; answers 400 if there is none.';
+
+create function tenancy.restore_row(workspace_id uuid, relation regclass, id uuid) returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    stamp timestamptz;
+    deletion tenancy.deletions;
+    place regclass;
+    restored bigint;
+    total bigint := 0;
+    violated text;
+begin
+    execute format('select deleted_at from %s where workspace_id = $1 and id = $2 for update', restore_row.relation)
+    into stamp using restore_row.workspace_id, restore_row.id;
+    select d.* into deletion from tenancy.deletions d
+    where d.workspace_id = restore_row.workspace_id and d.deleted_at = stamp
+    for update;
+    if stamp is null or not found then
+        perform ops.raise_http(
+            404, 'not_in_trash', 'This is not in the trash.', null, 'The view trash lists what can be restored.'
+        );
+    end if;
+    if (deletion.relation, deletion.row_id) <> (restore_row.relation, restore_row.id) then
+        perform ops.raise_http(
+            409, 'deleted_with_parent', 'This was deleted along with something else.',
+            jsonb_build_object('kind', (select c.relname from pg_class c where c.oid = deletion.relation), 'id', deletion.row_id),
+            'Restore that, and this comes back with it.'
+        );
+    end if;
+    perform ops.allow('delete');
+    begin
+        foreach place in array deletion.tables loop
+            execute format('update %s set deleted_at = null where workspace_id = $1 and deleted_at = $2', place)
+            using restore_row.workspace_id, stamp;
+            get diagnostics restored = row_count;
+            total := total + restored;
+        end loop;
+    exception
+        when unique_violation then
+            get stacked diagnostics violated = constraint_name;
+            perform ops.raise_http(
+                409, 'restore_conflict', 'Something else has taken its place meanwhile.',
+                jsonb_build_object('constraint', violated), 'Rename or delete that first.'
+            );
+        when foreign_key_violation then
+            perform ops.raise_http(
+                409, 'restore_conflict', 'What it belongs to is in the trash itself.', null, 'Restore that first.'
+            );
+    end;
+    perform ops.allow(null);
+    delete from tenancy.deletions d where d.workspace_id = deletion.workspace_id and d.deleted_at = deletion.deleted_at;
+    return total;
+end
+$$;
+comment on function tenancy.restore_row(uuid, regclass, uuid) is
+'Brings back a row and what went with it. Returns how many rows; answers 404 or 409, and then nothing has
+changed. For operators.';
+
+create function tenancy.restore(workspace_id uuid, kind text, id uuid) returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    caller uuid := authz.refuse_unless_signed_in();
+    place regclass := tenancy.table_named(restore.kind);
+    sees_all boolean := restore.workspace_id in (select authz.workspaces_with('trash.manage'));
+begin
+    perform authz.require(
+        restore.workspace_id,
+        (select t.resource from tenancy.tenant_tables t where t.relation = place) || '.delete'
+    );
+    if not exists (
+        select from tenancy.deletions d
+        where
+            d.workspace_id = restore.workspace_id and d.relation = place and d.row_id = restore.id
+            and (sees_all or d.deleted_by = caller)
+    ) and not sees_all then
+        perform ops.raise_http(
+            404, 'not_in_trash', 'This is not in the trash.', null, 'The view trash lists what can be restored.'
+        );
+    end if;
+    return tenancy.restore_row(restore.workspace_id, place, restore.id);
+end
+$$;
+comment on function tenancy.restore(uuid, text, uuid) is 'Behind public.restore().';
+
+create function tenancy.trash() returns table (
+    workspace_id uuid, kind text, id uuid, title text, deleted_at timestamptz, deleted_by uuid, row_count bigint,
+    purge_after timestamptz
+)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    all_of uuid[] := array(select authz.workspaces_with('trash.manage'));
+    place record;
+begin
+    for place in
+        select t.relation, t.resource, c.relname, t.title
+        from tenancy.tenant_tables t join pg_class c on c.oid = t.relation
+        order by c.relname
+    loop
+        return query execute format(
+            'select d.workspace_id, %L::text, d.row_id, (%s)::text, d.deleted_at, d.deleted_by, d.row_count, d.purge_after '
+            'from tenancy.deletions d join %s r on r.workspace_id = d.workspace_id and r.id = d.row_id '
+            'where d.relation = $1 and d.workspace_id = any ($2) and (d.workspace_id = any ($3) or d.deleted_by = $4)',
+            place.relname, case when place.title is null then 'null' else format('r.%I', place.title) end, place.relation
+        ) using
+            place.relation, array(select authz.workspaces_with(place.resource || '.delete')), all_of, authz.user_id();
+    end loop;
+end
+$$;
+comment on function tenancy.trash() is 'Behind public.trash.';
+
+create view public.trash with (security_invoker = true) as
+select
+    t.workspace_id,
+    t.kind,
+    t.id,
+    t.title,
+    t.deleted_at,
+    t.deleted_by,
+    t.row_count,
+    t.purge_after
+from tenancy.trash() as t;
+comment on view public.trash is
+'What the caller can restore: what they deleted themselves, and with the permission trash.manage all there is.';
+comment on column public.trash.workspace_id is 'The tenant.';
+comment on column public.trash.kind is 'What it is: the name of its table.';
+comment on column public.trash.id is 'The row.';
+comment on column public.trash.title is 'What it is called, if its table says which column tells.';
+comment on column public.trash.deleted_at is 'When it was deleted.';
+comment on column public.trash.deleted_by is 'By whom.';
+comment on column public.trash.row_count is 'How many rows come back with it, itself included.';
+comment on column public.trash.purge_after is 'Until when it can be restored.';
+
+create function public.restore(workspace_id uuid, kind text, id uuid) returns bigint
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ select tenancy.restore($1, $2, $3) $$;
+comment on function public.restore(uuid, text, uuid) is
+'Brings back what is in the trash, and what went with it. Returns how many rows.';
+
+-- Purging ------------------------------------------------------------------------------------
+
+create function ops.purge(at_most integer default 1000) returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    place record;
+    reference record;
+    conditions text;
+    purged bigint;
+    total bigint := 0;
+begin
+    perform ops.allow('purge');
+    -- Children before parents: the longest way down from a table is its turn.
+    for place in
+        with recursive ways (relation, depth) as (
+            select t.relation, 0 from tenancy.tenant_tables t
+            union
+            select c.child, w.depth + 1 from ways w cross join lateral tenancy.children(w.relation) c
+            where c.child <> w.relation and w.depth < 20
+        )
+        select w.relation, max(w.depth) as depth from ways w group by 1 order by 2 desc, 1
+    loop
+        conditions := '';
+        for reference in select c.* from tenancy.children(place.relation) c where c.on_delete in ('a', 'r') loop
+            conditions := conditions || format(
+                ' and not exists (select from %s c where c.workspace_id = r.workspace_id and c.%I = r.id)',
+                reference.child, reference.reference
+            );
+        end loop;
+        execute format(
+            'delete from %1$s where (workspace_id, id) in (select r.workspace_id, r.id from %1$s r '
+            'where r.deleted_at <= ops.now() - tenancy.grace_period()%2$s limit $1 for update skip locked)',
+            place.relation, conditions
+        ) using purge.at_most - total;
+        get diagnostics purged = row_count;
+        total := total + purged;
+        exit when total >= purge.at_most;
+    end loop;
+    perform ops.allow(null);
+    delete from tenancy.deletions d where d.purge_after <= ops.now() and total < purge.at_most;
+    return total;
+end
+$$;
+comment on function ops.purge(integer) is
+'Removes for good what has been in the trash for longer than the grace period: at most so many rows, children first.
+Returns how many. The ledger and the audit log hang on none of it. Run often.';
