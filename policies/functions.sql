@@ -1,7 +1,7 @@
 -- Every function that a role of the API may call, and the schemas it must enter for that. What is
 -- not here runs for nobody but its owner.
 
-grant usage on schema authz, ops, tenancy, billing, audit to authenticated, service_role;
+grant usage on schema authz, ops, tenancy, billing, audit, ledger to authenticated, service_role;
 
 -- What policies and column defaults ask.
 grant execute on function ops.now() to authenticated, service_role;
@@ -64,3 +64,11 @@ grant execute on function public.delete_role(uuid, uuid) to authenticated;
 grant execute on function tenancy.delete_role(uuid, uuid) to authenticated;
 grant execute on function public.restore(uuid, text, uuid) to authenticated;
 grant execute on function tenancy.restore(uuid, text, uuid) to authenticated;
+grant execute on function public.record_charge(uuid, uuid, numeric, text, text) to authenticated;
+grant execute on function ledger.record_charge(uuid, uuid, numeric, text, text) to authenticated;
+grant execute on function public.record_payment(uuid, uuid, numeric, text, text) to authenticated;
+grant execute on function ledger.record_payment(uuid, uuid, numeric, text, text) to authenticated;
+grant execute on function public.record_refund(uuid, uuid, numeric, text, text) to authenticated;
+grant execute on function ledger.record_refund(uuid, uuid, numeric, text, text) to authenticated;
+grant execute on function public.write_off(uuid, uuid, numeric, text, text) to authenticated;
+grant execute on function ledger.write_off(uuid, uuid, numeric, text, text) to authenticated;

@@ -2,6 +2,10 @@
 -- Locks: each table named, for as long as it takes to replace its policies.
 -- Workers: need not stop.
 
+-- policies/account_statement.sql sha256:38b19394b9db7c3160e90a297f7d3ea1c719f1fcfd4281a05bd45f912760c75b
+
+grant select on public.account_statement to authenticated;
+
 -- policies/audit_log.sql sha256:2f76b67d11a7d188ddb5c5fbae68939a5feab1f1e446e0ca691bd633df43e3d2
 
 grant select on public.audit_log to authenticated;
@@ -21,6 +25,48 @@ create policy entries_select on audit.entries for select to authenticated
 using (workspace_id = any (array(select authz.workspaces_with('audit.read') limit authz.refuse_estimates())));
 comment on policy entries_select on audit.entries is 'Those whose role allows it, in their workspaces.';
 
+-- policies/cash_report.sql sha256:fdf4e5a2fe25c7c7a50b3ab734e5aea0ab95b50ee05bcab81461ea9862cec08b
+
+grant select on public.cash_report to authenticated;
+
+-- policies/customer_balances.sql sha256:585dde1e35b77556d581e78c3a6dfb6f1f25c0a7ad047a7b2301decf3b41fc5e
+
+grant select on public.customer_balances to authenticated;
+
+-- policies/customers.sql sha256:c18a343cde8538f4634058e51bbaecf3e2c328393152578eb59485bc2001f72a
+
+grant select, delete on public.customers to authenticated;
+grant insert (workspace_id, id, name, email, phone, notes)
+on public.customers to authenticated;
+grant update (name, email, phone, notes) on public.customers to authenticated;
+grant select, insert, update, delete on public.customers to service_role;
+
+drop policy if exists customers_select on public.customers;
+create policy customers_select on public.customers for select to authenticated
+using (workspace_id = any (array(select authz.workspaces_with('customers.read') limit authz.refuse_estimates())));
+comment on policy customers_select on public.customers is 'Those whose role allows it, in their workspaces.';
+
+drop policy if exists customers_insert on public.customers;
+create policy customers_insert on public.customers for insert to authenticated
+with check (workspace_id = any (array(select authz.workspaces_with('customers.create') limit authz.refuse_estimates())));
+comment on policy customers_insert on public.customers is 'Those whose role allows it, in their workspaces.';
+
+drop policy if exists customers_update on public.customers;
+create policy customers_update on public.customers for update to authenticated
+using (workspace_id = any (array(select authz.workspaces_with('customers.update') limit authz.refuse_estimates())))
+with check (workspace_id = any (array(select authz.workspaces_with('customers.update') limit authz.refuse_estimates())));
+comment on policy customers_update on public.customers is 'Those whose role allows it, in their workspaces.';
+
+drop policy if exists customers_delete on public.customers;
+create policy customers_delete on public.customers for delete to authenticated
+using (workspace_id = any (array(select authz.workspaces_with('customers.delete') limit authz.refuse_estimates())));
+comment on policy customers_delete on public.customers is 'Those whose role allows it, in their workspaces.';
+
+drop policy if exists customers_live on public.customers;
+create policy customers_live on public.customers as restrictive for all to authenticated
+using (deleted_at is null);
+comment on policy customers_live on public.customers is 'What is in the trash is not there.';
+
 -- policies/invitations.sql sha256:d1a93827b69a901739a22236ea62bc318ff49604c84332275a67e8d042882bcf
 
 grant select on public.invitations to authenticated, service_role;
@@ -34,6 +80,43 @@ drop policy if exists invitations_live on public.invitations;
 create policy invitations_live on public.invitations as restrictive for all to authenticated
 using (deleted_at is null);
 comment on policy invitations_live on public.invitations is 'What is in the trash is not there.';
+
+-- policies/ledger.sql sha256:04b581a143c7b3f032ae99cb409d10021d8097f4f44267d22e50f935104d807e
+
+-- Read by the views of public, which read as their caller. Written by functions alone.
+grant select (
+    workspace_id, id, code, name, kind, currency, refuses_overdraft, subject, subject_id, created_at
+) on ledger.accounts to authenticated;
+grant select (
+    workspace_id, account_id, balance, entry_count
+) on ledger.balances to authenticated;
+grant select (
+    workspace_id, id, kind, description, occurred_on, posted_at, posted_by, amount, subject, subject_id, method,
+    refunds_id, reverses_id
+) on ledger.transactions to authenticated;
+grant select (
+    workspace_id, account_id, number, transaction_id, amount, balance
+) on ledger.entries to authenticated;
+
+drop policy if exists accounts_select on ledger.accounts;
+create policy accounts_select on ledger.accounts for select to authenticated
+using (workspace_id = any (array(select authz.workspaces_with('ledger.read') limit authz.refuse_estimates())));
+comment on policy accounts_select on ledger.accounts is 'Those whose role allows it, in their workspaces.';
+
+drop policy if exists balances_select on ledger.balances;
+create policy balances_select on ledger.balances for select to authenticated
+using (workspace_id = any (array(select authz.workspaces_with('ledger.read') limit authz.refuse_estimates())));
+comment on policy balances_select on ledger.balances is 'Those whose role allows it, in their workspaces.';
+
+drop policy if exists transactions_select on ledger.transactions;
+create policy transactions_select on ledger.transactions for select to authenticated
+using (workspace_id = any (array(select authz.workspaces_with('ledger.read') limit authz.refuse_estimates())));
+comment on policy transactions_select on ledger.transactions is 'Those whose role allows it, in their workspaces.';
+
+drop policy if exists entries_select on ledger.entries;
+create policy entries_select on ledger.entries for select to authenticated
+using (workspace_id = any (array(select authz.workspaces_with('ledger.read') limit authz.refuse_estimates())));
+comment on policy entries_select on ledger.entries is 'Those whose role allows it, in their workspaces.';
 
 -- policies/permissions.sql sha256:06c9101aeb71263f155536407dd9548f997fa811ba17d4a2b5aef07fdcc358f5
 
@@ -212,9 +295,75 @@ create policy tasks_live on public.tasks as restrictive for all to authenticated
 using (deleted_at is null);
 comment on policy tasks_live on public.tasks is 'What is in the trash is not there.';
 
+-- policies/ticket_balances.sql sha256:8b62ee14b1c4d5dd13f8baa5d4f41ba2a72688fcf746edbc3e271ab594a54212
+
+grant select on public.ticket_balances to authenticated;
+
+-- policies/ticket_status_changes.sql sha256:f74a50b9df73d14422689a5c389c4b7069c25d103b30cf8d472885b2f6f5227a
+
+grant select on public.ticket_status_changes to authenticated;
+grant select on public.ticket_status_changes to service_role;
+
+drop policy if exists ticket_status_changes_select on public.ticket_status_changes;
+create policy ticket_status_changes_select on public.ticket_status_changes for select to authenticated
+using (workspace_id = any (array(select authz.workspaces_with('tickets.read') limit authz.refuse_estimates())));
+comment on policy ticket_status_changes_select on public.ticket_status_changes is 'Those whose role allows it, in their workspaces.';
+
+drop policy if exists ticket_status_changes_live on public.ticket_status_changes;
+create policy ticket_status_changes_live on public.ticket_status_changes as restrictive for all to authenticated
+using (deleted_at is null);
+comment on policy ticket_status_changes_live on public.ticket_status_changes is 'What is in the trash is not there.';
+
+-- policies/ticket_transitions.sql sha256:0380221ba5267b2c36d1be7c6280a857b9ae4896204415e7df05bb2cdd98342c
+
+grant select on public.ticket_transitions to authenticated, service_role;
+
+drop policy if exists ticket_transitions_select on public.ticket_transitions;
+create policy ticket_transitions_select on public.ticket_transitions for select to authenticated
+using ((select authz.user_id()) is not null);
+comment on policy ticket_transitions_select on public.ticket_transitions is 'Whoever is signed in: it is a catalogue.';
+
+-- policies/tickets.sql sha256:435f7e7f63b05145dc225e473f1f5fcf68352a665574b03fda6a04886aab2e5a
+
+grant select, delete on public.tickets to authenticated;
+grant insert (workspace_id, id, customer_id, device, problem, estimate, currency, assignee_id)
+on public.tickets to authenticated;
+grant update (customer_id, device, problem, estimate, currency, status, assignee_id) on public.tickets to authenticated;
+grant select, insert, update, delete on public.tickets to service_role;
+
+drop policy if exists tickets_select on public.tickets;
+create policy tickets_select on public.tickets for select to authenticated
+using (workspace_id = any (array(select authz.workspaces_with('tickets.read') limit authz.refuse_estimates())));
+comment on policy tickets_select on public.tickets is 'Those whose role allows it, in their workspaces.';
+
+drop policy if exists tickets_insert on public.tickets;
+create policy tickets_insert on public.tickets for insert to authenticated
+with check (workspace_id = any (array(select authz.workspaces_with('tickets.create') limit authz.refuse_estimates())));
+comment on policy tickets_insert on public.tickets is 'Those whose role allows it, in their workspaces.';
+
+drop policy if exists tickets_update on public.tickets;
+create policy tickets_update on public.tickets for update to authenticated
+using (workspace_id = any (array(select authz.workspaces_with('tickets.update') limit authz.refuse_estimates())))
+with check (workspace_id = any (array(select authz.workspaces_with('tickets.update') limit authz.refuse_estimates())));
+comment on policy tickets_update on public.tickets is 'Those whose role allows it, in their workspaces.';
+
+drop policy if exists tickets_delete on public.tickets;
+create policy tickets_delete on public.tickets for delete to authenticated
+using (workspace_id = any (array(select authz.workspaces_with('tickets.delete') limit authz.refuse_estimates())));
+comment on policy tickets_delete on public.tickets is 'Those whose role allows it, in their workspaces.';
+
+drop policy if exists tickets_live on public.tickets;
+create policy tickets_live on public.tickets as restrictive for all to authenticated
+using (deleted_at is null);
+comment on policy tickets_live on public.tickets is 'What is in the trash is not there.';
+
 -- policies/trash.sql sha256:bbd3a3074d2f98d50ff1114260def8afbbcf7fa4685304452579311dea903d6b
 
 grant select on public.trash to authenticated;
+
+-- policies/trial_balance.sql sha256:405434c84efbd47f96c7c1db09142633b9403a26c2dd1beedc6d7daabd2d31a5
+
+grant select on public.trial_balance to authenticated;
 
 -- policies/workspace_members.sql sha256:0b394b9237eb95bbadc74605250fe242e0d5b6b3d8dfe69b6b3417af02b94c1d
 
@@ -245,12 +394,12 @@ using (id = any (array(select authz.workspaces_with('workspace.update') limit au
 with check (id = any (array(select authz.workspaces_with('workspace.update') limit authz.refuse_estimates())));
 comment on policy workspaces_update on public.workspaces is 'Those whose role allows it.';
 
--- policies/functions.sql sha256:063ca398caf9c2ad612aeeeac50b4649c7b6a35f09c2480b3a958c668c81a015
+-- policies/functions.sql sha256:eb4dbf2a5c3e12d0a52bf3a64a282271b67b62b5986d27ee8e563ce93dd8b0e0
 
 -- Every function that a role of the API may call, and the schemas it must enter for that. What is
 -- not here runs for nobody but its owner.
 
-grant usage on schema authz, ops, tenancy, billing, audit to authenticated, service_role;
+grant usage on schema authz, ops, tenancy, billing, audit, ledger to authenticated, service_role;
 
 -- What policies and column defaults ask.
 grant execute on function ops.now() to authenticated, service_role;
@@ -313,3 +462,11 @@ grant execute on function public.delete_role(uuid, uuid) to authenticated;
 grant execute on function tenancy.delete_role(uuid, uuid) to authenticated;
 grant execute on function public.restore(uuid, text, uuid) to authenticated;
 grant execute on function tenancy.restore(uuid, text, uuid) to authenticated;
+grant execute on function public.record_charge(uuid, uuid, numeric, text, text) to authenticated;
+grant execute on function ledger.record_charge(uuid, uuid, numeric, text, text) to authenticated;
+grant execute on function public.record_payment(uuid, uuid, numeric, text, text) to authenticated;
+grant execute on function ledger.record_payment(uuid, uuid, numeric, text, text) to authenticated;
+grant execute on function public.record_refund(uuid, uuid, numeric, text, text) to authenticated;
+grant execute on function ledger.record_refund(uuid, uuid, numeric, text, text) to authenticated;
+grant execute on function public.write_off(uuid, uuid, numeric, text, text) to authenticated;
+grant execute on function ledger.write_off(uuid, uuid, numeric, text, text) to authenticated;

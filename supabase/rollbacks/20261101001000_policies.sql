@@ -1,6 +1,6 @@
 -- The way back: what policies/ said before.
 
-revoke all on schema authz, ops, tenancy, billing, audit from authenticated, service_role;
+revoke all on schema authz, ops, tenancy, billing, audit, ledger from authenticated, service_role;
 revoke all on function ops.now() from authenticated, service_role;
 revoke all on function ops.is_allowed(text) from authenticated, service_role;
 revoke all on function authz.claims() from authenticated, service_role;
@@ -58,6 +58,14 @@ revoke all on function public.delete_role(uuid, uuid) from authenticated;
 revoke all on function tenancy.delete_role(uuid, uuid) from authenticated;
 revoke all on function public.restore(uuid, text, uuid) from authenticated;
 revoke all on function tenancy.restore(uuid, text, uuid) from authenticated;
+revoke all on function public.record_charge(uuid, uuid, numeric, text, text) from authenticated;
+revoke all on function ledger.record_charge(uuid, uuid, numeric, text, text) from authenticated;
+revoke all on function public.record_payment(uuid, uuid, numeric, text, text) from authenticated;
+revoke all on function ledger.record_payment(uuid, uuid, numeric, text, text) from authenticated;
+revoke all on function public.record_refund(uuid, uuid, numeric, text, text) from authenticated;
+revoke all on function ledger.record_refund(uuid, uuid, numeric, text, text) from authenticated;
+revoke all on function public.write_off(uuid, uuid, numeric, text, text) from authenticated;
+revoke all on function ledger.write_off(uuid, uuid, numeric, text, text) from authenticated;
 
 
 drop policy if exists workspaces_select on public.workspaces;
@@ -73,7 +81,32 @@ drop policy if exists workspace_members_select on public.workspace_members;
 revoke all on public.workspace_members from authenticated, service_role;
 
 
+revoke all on public.trial_balance from authenticated;
+
+
 revoke all on public.trash from authenticated;
+
+
+drop policy if exists tickets_select on public.tickets;
+drop policy if exists tickets_insert on public.tickets;
+drop policy if exists tickets_update on public.tickets;
+drop policy if exists tickets_delete on public.tickets;
+drop policy if exists tickets_live on public.tickets;
+revoke all on public.tickets from authenticated;
+revoke all on public.tickets from service_role;
+
+
+drop policy if exists ticket_transitions_select on public.ticket_transitions;
+revoke all on public.ticket_transitions from authenticated, service_role;
+
+
+drop policy if exists ticket_status_changes_select on public.ticket_status_changes;
+drop policy if exists ticket_status_changes_live on public.ticket_status_changes;
+revoke all on public.ticket_status_changes from authenticated;
+revoke all on public.ticket_status_changes from service_role;
+
+
+revoke all on public.ticket_balances from authenticated;
 
 
 drop policy if exists tasks_select on public.tasks;
@@ -123,12 +156,40 @@ drop policy if exists permissions_select on public.permissions;
 revoke all on public.permissions from authenticated, service_role;
 
 
+drop policy if exists accounts_select on ledger.accounts;
+drop policy if exists balances_select on ledger.balances;
+drop policy if exists transactions_select on ledger.transactions;
+drop policy if exists entries_select on ledger.entries;
+revoke all on ledger.accounts from authenticated;
+revoke all on ledger.balances from authenticated;
+revoke all on ledger.transactions from authenticated;
+revoke all on ledger.entries from authenticated;
+
+
 drop policy if exists invitations_select on public.invitations;
 drop policy if exists invitations_live on public.invitations;
 revoke all on public.invitations from authenticated, service_role;
+
+
+drop policy if exists customers_select on public.customers;
+drop policy if exists customers_insert on public.customers;
+drop policy if exists customers_update on public.customers;
+drop policy if exists customers_delete on public.customers;
+drop policy if exists customers_live on public.customers;
+revoke all on public.customers from authenticated;
+revoke all on public.customers from service_role;
+
+
+revoke all on public.customer_balances from authenticated;
+
+
+revoke all on public.cash_report from authenticated;
 
 
 drop policy if exists inbox_select on audit.inbox;
 drop policy if exists entries_select on audit.entries;
 revoke all on public.audit_log from authenticated;
 revoke all on audit.inbox, audit.entries from authenticated;
+
+
+revoke all on public.account_statement from authenticated;

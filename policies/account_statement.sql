@@ -1,0 +1,1 @@
+grant select on public.account_statement to authenticated;

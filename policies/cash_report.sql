@@ -1,0 +1,1 @@
+grant select on public.cash_report to authenticated;

@@ -1,0 +1,1 @@
+grant select on public.customer_balances to authenticated;

@@ -1,0 +1,1 @@
+grant select on public.ticket_balances to authenticated;

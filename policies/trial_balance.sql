@@ -1,0 +1,1 @@
+grant select on public.trial_balance to authenticated;

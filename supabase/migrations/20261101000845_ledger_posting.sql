@@ -1,0 +1,530 @@
+-- Why: the one way to move money: post, reverse, close a period; and the check that derives everything anew.
+-- Locks: none on existing tables.
+-- Workers: need not stop.
+
+create function ledger.body_hash(transaction ledger.transactions, entries text) returns bytea
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select sha256(convert_to(
+        jsonb_build_array(
+            transaction.kind, transaction.description,
+            case when transaction.is_dated then transaction.occurred_on - date '2000-01-01' end,
+            transaction.subject, transaction.subject_id, transaction.method, transaction.refunds_id,
+            transaction.reverses_id, body_hash.entries
+        )::text, 'UTF8'
+    ))
+$$;
+comment on function ledger.body_hash(ledger.transactions, text) is
+'The hash of what a transaction says; `entries` is account:amount of each, by account.';
+
+create function ledger.refuse_entries(workspace_id uuid, entries jsonb) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    item jsonb;
+    place bigint;
+    amount jsonb;
+    uneven record;
+begin
+    for item, place in
+        select e.item, e.place from jsonb_array_elements(refuse_entries.entries) with ordinality as e (item, place)
+    loop
+        amount := coalesce(item -> 'debit', item -> 'credit');
+        if jsonb_typeof(item) <> 'object' or (item ? 'debit') = (item ? 'credit') then
+            perform ops.raise_http(
+                400, 'entry_invalid', format('Entry %s has neither a debit nor a credit, or both.', place), null,
+                'An entry is {"account": "cash:EUR", "debit": 1200} or {"account": …, "credit": …}.'
+            );
+        end if;
+        if jsonb_typeof(amount) <> 'number' or not ledger.is_amount(amount) then
+            perform ops.raise_http(
+                400, 'amount_invalid', format('The amount of entry %s is none.', place), null,
+                'Amounts are whole minor units (cents), from 1 to 999999999999999.'
+            );
+        end if;
+        if not exists (
+            select from ledger.accounts a
+            where a.workspace_id = refuse_entries.workspace_id and a.code = item ->> 'account'
+        ) then
+            perform ops.raise_http(
+                404, 'account_not_found', format('There is no account %L.', left(item ->> 'account', 100)), null,
+                'Open it first.'
+            );
+        end if;
+    end loop;
+    select a.currency, sum(coalesce((e.item ->> 'debit')::numeric, 0) - coalesce((e.item ->> 'credit')::numeric, 0)) as rest
+    into uneven
+    from jsonb_array_elements(refuse_entries.entries) as e (item)
+    join ledger.accounts a on a.workspace_id = refuse_entries.workspace_id and a.code = e.item ->> 'account'
+    group by a.currency
+    having sum(coalesce((e.item ->> 'debit')::numeric, 0) - coalesce((e.item ->> 'credit')::numeric, 0)) <> 0
+    order by 1
+    limit 1;
+    perform ops.raise_http(
+        400, 'entries_unbalanced', format('The entries do not balance: %s %s.', uneven.rest, uneven.currency),
+        jsonb_build_object('currency', uneven.currency, 'difference', uneven.rest),
+        'Debits and credits must be equal in every currency.'
+    );
+end
+$$;
+comment on function ledger.refuse_entries(uuid, jsonb) is 'Says what is wrong with entries that cannot be posted.';
+
+create function ledger.is_amount(amount jsonb) returns boolean
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select case
+        when jsonb_typeof(is_amount.amount) <> 'number' then false
+        -- A number of a million digits is not worth reading.
+        when length(is_amount.amount::text) > 40 then false
+        else
+            (is_amount.amount #>> '{}')::numeric between 1 and 999999999999999
+            and (is_amount.amount #>> '{}')::numeric = trunc((is_amount.amount #>> '{}')::numeric)
+    end
+$$;
+comment on function ledger.is_amount(jsonb) is 'Whether it is a whole number of minor units from 1 to 999,999,999,999,999.';
+
+create function ledger.lock_period(workspace_id uuid, occurred_on date) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    closed_until date;
+begin
+    -- Shared by all who post: only a close waits for them, and they for it. An older snapshot would not see what it
+    -- closed; locking the row makes that fail instead.
+    perform pg_advisory_xact_lock_shared(hashtextextended(lock_period.workspace_id::text, 8415));
+    if current_setting('transaction_isolation') = 'read committed' then
+        select p.closed_until into closed_until from ledger.periods p where p.workspace_id = lock_period.workspace_id;
+    else
+        select p.closed_until into closed_until from ledger.periods p where p.workspace_id = lock_period.workspace_id
+        for share;
+    end if;
+    if lock_period.occurred_on <= closed_until then
+        perform ops.raise_http(
+            409, 'period_closed', format('The books are closed until %s.', closed_until),
+            jsonb_build_object('closed_until', closed_until), 'Post it with a later day.'
+        );
+    end if;
+end
+$$;
+comment on function ledger.lock_period(uuid, date) is
+'Holds off a close until commit; answers 409 for a day that is closed already.';
+
+create function ledger.write_transaction(transaction ledger.transactions, account_ids uuid[], amounts bigint[])
+returns uuid
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    known ledger.transactions;
+    overdrawn text;
+begin
+    transaction.body_hash := ledger.body_hash(
+        transaction,
+        (
+            select string_agg(e.account_id || ':' || e.amount, ',' order by e.account_id, e.place)
+            from unnest(write_transaction.account_ids, write_transaction.amounts)
+            with ordinality as e (account_id, amount, place)
+        )
+    );
+    insert into ledger.transactions (
+        workspace_id, id, idempotency_key, body_hash, kind, description, occurred_on, is_dated, amount,
+        subject, subject_id, method, refunds_id, reverses_id
+    ) values (
+        transaction.workspace_id, transaction.id, transaction.idempotency_key, transaction.body_hash, transaction.kind,
+        transaction.description, transaction.occurred_on, transaction.is_dated, transaction.amount,
+        transaction.subject, transaction.subject_id, transaction.method, transaction.refunds_id, transaction.reverses_id
+    )
+    on conflict on constraint transactions_once_per_key do nothing;
+    if not found then
+        select t.* into strict known from ledger.transactions t
+        where t.workspace_id = transaction.workspace_id and t.idempotency_key = transaction.idempotency_key;
+        if known.body_hash <> transaction.body_hash then
+            perform ops.raise_http(
+                409, 'idempotency_key_reused', 'This key was used for something else.',
+                jsonb_build_object('transaction_id', known.id), 'Use a new key for what is new.'
+            );
+        end if;
+        return known.id;
+    end if;
+    perform ledger.lock_period(transaction.workspace_id, transaction.occurred_on);
+
+    -- In one order for everybody, so that rings of transfers cannot deadlock.
+    perform from ledger.balances b
+    where b.workspace_id = transaction.workspace_id and b.account_id = any (write_transaction.account_ids)
+    order by b.account_id
+    for no key update;
+    with entries as (
+        select
+            e.account_id, e.amount,
+            row_number() over (partition by e.account_id order by e.place) as nth,
+            sum(e.amount) over (partition by e.account_id order by e.place) as running
+        from unnest(write_transaction.account_ids, write_transaction.amounts)
+        with ordinality as e (account_id, amount, place)
+    ),
+    totals as (
+        select e.account_id, sum(e.amount)::bigint as total, count(*) as counted from entries e group by e.account_id
+    ),
+    changed as (
+        update ledger.balances b
+        set balance = b.balance + t.total, entry_count = b.entry_count + t.counted
+        from totals t
+        where b.workspace_id = transaction.workspace_id and b.account_id = t.account_id
+        returning b.account_id, b.balance - t.total as balance, b.entry_count - t.counted as entry_count
+    )
+    insert into ledger.entries (workspace_id, account_id, number, transaction_id, amount, balance)
+    select
+        transaction.workspace_id, e.account_id, c.entry_count + e.nth, transaction.id, e.amount, c.balance + e.running
+    from entries e
+    join changed c on c.account_id = e.account_id;
+
+    select a.code into overdrawn
+    from ledger.accounts a
+    join ledger.balances b on b.workspace_id = a.workspace_id and b.account_id = a.id
+    where
+        a.workspace_id = transaction.workspace_id
+        and a.id = any (write_transaction.account_ids)
+        and a.refuses_overdraft
+        and case when a.kind in ('asset', 'expense') then b.balance < 0 else b.balance > 0 end
+    order by a.code
+    limit 1;
+    if found then
+        perform ops.raise_http(
+            409, 'overdraft_refused', format('The account %s does not hold so much.', overdrawn),
+            jsonb_build_object('account', overdrawn)
+        );
+    end if;
+    perform audit.write(
+        'ledger.' || case when transaction.kind = 'reversal' then 'reverse' else 'post' end,
+        transaction.workspace_id, 'ledger_transactions', transaction.id::text, null,
+        jsonb_build_object(
+            'kind', transaction.kind, 'amount', transaction.amount, 'body_hash', encode(transaction.body_hash, 'hex')
+        )
+    );
+    return transaction.id;
+end
+$$;
+comment on function ledger.write_transaction(ledger.transactions, uuid[], bigint[]) is
+'Writes a balanced transaction and its entries, once per key. Behind post() and reverse().';
+
+create function ledger.post(
+    workspace_id uuid,
+    idempotency_key text,
+    entries jsonb,
+    description text default '',
+    occurred_on date default null,
+    kind text default 'journal',
+    subject text default null,
+    subject_id uuid default null,
+    method text default null,
+    refunds_id uuid default null
+) returns uuid
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    transaction ledger.transactions;
+    account_ids uuid[];
+    amounts bigint[];
+    is_sound boolean;
+    is_balanced boolean;
+begin
+    perform ledger.require_key(post.idempotency_key);
+    if post.entries is null or jsonb_typeof(post.entries) <> 'array'
+        or jsonb_array_length(post.entries) not between 2 and 1000
+    then
+        perform ops.raise_http(
+            400, 'entry_invalid', 'A transaction has from 2 to 1,000 entries.', null,
+            'entries is [{"account": "cash:EUR", "debit": 1200}, {"account": "sales:EUR", "credit": 1200}].'
+        );
+    end if;
+    select
+        array_agg(a.id order by a.id, e.place),
+        array_agg(case when e.is_sound then e.sign * (e.amount #>> '{}')::numeric::bigint end order by a.id, e.place),
+        bool_and(e.is_sound and a.id is not null),
+        sum(case when e.is_sound and e.sign > 0 then (e.amount #>> '{}')::numeric::bigint end)
+    into account_ids, amounts, is_sound, transaction.amount
+    from (
+        select
+            i.item ->> 'account' as code, i.place,
+            case when i.item ? 'debit' then 1 else -1 end as sign,
+            case when i.item ? 'debit' then i.item -> 'debit' else i.item -> 'credit' end as amount,
+            jsonb_typeof(i.item) = 'object' and (i.item ? 'debit') <> (i.item ? 'credit')
+            and ledger.is_amount(case when i.item ? 'debit' then i.item -> 'debit' else i.item -> 'credit' end) as is_sound
+        from jsonb_array_elements(post.entries) with ordinality as i (item, place)
+    ) as e
+    left join ledger.accounts a on a.workspace_id = post.workspace_id and a.code = e.code;
+    if is_sound then
+        select coalesce(bool_and(t.total = 0), false) into is_balanced
+        from (
+            select sum(e.amount) as total
+            from unnest(account_ids, amounts) as e (account_id, amount)
+            join ledger.accounts a on a.workspace_id = post.workspace_id and a.id = e.account_id
+            group by a.currency
+        ) as t;
+    end if;
+    if not coalesce(is_sound and is_balanced, false) then
+        perform ledger.refuse_entries(post.workspace_id, post.entries);
+    end if;
+    transaction.workspace_id := post.workspace_id;
+    transaction.id := gen_random_uuid();
+    transaction.idempotency_key := post.idempotency_key;
+    transaction.kind := post.kind;
+    transaction.description := coalesce(post.description, '');
+    transaction.is_dated := post.occurred_on is not null;
+    transaction.occurred_on := coalesce(post.occurred_on, (ops.now() at time zone 'UTC')::date);
+    transaction.subject := post.subject;
+    transaction.subject_id := post.subject_id;
+    transaction.method := post.method;
+    transaction.refunds_id := post.refunds_id;
+    return ledger.write_transaction(transaction, account_ids, amounts);
+end
+$$;
+comment on function ledger.post(uuid, text, jsonb, text, date, text, text, uuid, text, uuid) is
+'Posts a transaction: entries are [{"account": code, "debit" or "credit": minor units}], equal in every currency.
+Returns its id; the same key with the same body returns the same one, with another body answers 409.';
+
+create function ledger.require_key(idempotency_key text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if coalesce(length(require_key.idempotency_key) not between 1 and 200, true) then
+        perform ops.raise_http(
+            400, 'idempotency_key_invalid', 'There is no idempotency key, or it is too long.', null,
+            'Make one for what happened, such as a UUID, and send it again when you try again: 1 to 200 characters.'
+        );
+    end if;
+end
+$$;
+comment on function ledger.require_key(text) is 'Answers 400 for no idempotency key.';
+
+create function ledger.reverse(workspace_id uuid, transaction_id uuid, reason text, idempotency_key text default null)
+returns uuid
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    original ledger.transactions;
+    transaction ledger.transactions;
+    state ledger.payment_states;
+    account_ids uuid[];
+    amounts bigint[];
+    earlier ledger.transactions;
+begin
+    select t.* into original from ledger.transactions t
+    where t.workspace_id = reverse.workspace_id and t.id = reverse.transaction_id;
+    if not found then
+        perform ops.raise_http(404, 'transaction_not_found', 'There is no such transaction.');
+    end if;
+    if original.kind = 'reversal' then
+        perform ops.raise_http(
+            409, 'not_reversible', 'A reversal cannot be reversed.', null, 'Post the transaction anew.'
+        );
+    end if;
+    if original.kind in ('payment', 'refund') then
+        -- Changing the row makes refunds and reversals of one payment meet.
+        insert into ledger.payment_states as p (workspace_id, payment_id)
+        values (original.workspace_id, coalesce(original.refunds_id, original.id))
+        on conflict on constraint payment_states_pkey do update set refunded = p.refunded
+        returning p.* into state;
+    end if;
+    select t.* into earlier from ledger.transactions t
+    where t.workspace_id = original.workspace_id and t.reverses_id = original.id;
+    if found then
+        if earlier.description = coalesce(reverse.reason, '')
+            and earlier.idempotency_key = coalesce(reverse.idempotency_key, 'reverse:' || original.id)
+        then
+            return earlier.id;
+        end if;
+        perform ops.raise_http(
+            409, 'already_reversed', 'This was reversed already.', jsonb_build_object('transaction_id', earlier.id)
+        );
+    end if;
+    if original.kind = 'payment' then
+        if state.refunded > 0 then
+            perform ops.raise_http(
+                409, 'payment_refunded', 'Some of this payment was refunded.', null, 'Reverse its refunds first.'
+            );
+        end if;
+        update ledger.payment_states p set is_reversed = true
+        where p.workspace_id = state.workspace_id and p.payment_id = state.payment_id;
+    elsif original.kind = 'refund' then
+        update ledger.payment_states p set refunded = p.refunded - original.amount
+        where p.workspace_id = state.workspace_id and p.payment_id = state.payment_id;
+    end if;
+    select array_agg(e.account_id order by e.account_id, e.number), array_agg(-e.amount order by e.account_id, e.number)
+    into account_ids, amounts
+    from ledger.entries e
+    where e.workspace_id = original.workspace_id and e.transaction_id = original.id;
+    transaction.workspace_id := original.workspace_id;
+    transaction.id := gen_random_uuid();
+    transaction.idempotency_key := coalesce(reverse.idempotency_key, 'reverse:' || original.id);
+    transaction.kind := 'reversal';
+    transaction.description := coalesce(reverse.reason, '');
+    transaction.is_dated := false;
+    transaction.occurred_on := (ops.now() at time zone 'UTC')::date;
+    transaction.amount := original.amount;
+    transaction.subject := original.subject;
+    transaction.subject_id := original.subject_id;
+    transaction.method := original.method;
+    transaction.reverses_id := original.id;
+    return ledger.write_transaction(transaction, account_ids, amounts);
+end
+$$;
+comment on function ledger.reverse(uuid, uuid, text, text) is
+'Undoes a transaction by its opposite, today. Returns the id of the reversal; once per transaction.';
+
+create function ledger.close_period(workspace_id uuid, until date) returns void
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    before date;
+begin
+    if close_period.until is null or not isfinite(close_period.until) or close_period.until > ops.now() at time zone 'UTC' then
+        perform ops.raise_http(
+            400, 'period_invalid', 'Books are closed until a day that is past.', null, 'Use a day like 2026-10-31.'
+        );
+    end if;
+    if not exists (select from public.workspaces w where w.id = close_period.workspace_id) then
+        perform ops.raise_http(404, 'workspace_not_found', 'There is no such workspace.');
+    end if;
+    perform pg_advisory_xact_lock(hashtextextended(close_period.workspace_id::text, 8415));
+    insert into ledger.periods (workspace_id) values (close_period.workspace_id) on conflict do nothing;
+    select p.closed_until into strict before from ledger.periods p
+    where p.workspace_id = close_period.workspace_id for update;
+    if before > close_period.until then
+        perform ops.raise_http(
+            409, 'period_closed', format('The books are closed until %s already.', before),
+            jsonb_build_object('closed_until', before), 'What is closed stays closed.'
+        );
+    end if;
+    update ledger.periods p set closed_until = close_period.until where p.workspace_id = close_period.workspace_id;
+    perform audit.write(
+        'ledger.close_period', close_period.workspace_id, 'ledger_periods', close_period.workspace_id::text,
+        jsonb_build_object('closed_until', before), jsonb_build_object('closed_until', close_period.until)
+    );
+end
+$$;
+comment on function ledger.close_period(uuid, date) is
+'Closes the books until a day, for good. Waits for what is being posted. For operators.';
+
+-- Checking -----------------------------------------------------------------------------------
+
+create function ledger.findings(workspace_id uuid) returns table (subject text, finding text)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    place constant uuid := findings.workspace_id;
+begin
+    return query
+    select 'transaction ' || t.id, 'its entries do not sum to zero'
+    from ledger.transactions t
+    left join (
+        select e.transaction_id, bool_and(e.total = 0) as is_balanced
+        from (
+            select e.transaction_id, a.currency, sum(e.amount) as total
+            from ledger.entries e
+            join ledger.accounts a on a.workspace_id = e.workspace_id and a.id = e.account_id
+            where e.workspace_id = place
+            group by 1, 2
+        ) as e
+        group by 1
+    ) as sums on sums.transaction_id = t.id
+    where t.workspace_id = place and sums.is_balanced is not true;
+
+    return query
+    select 'transaction ' || t.id, 'what it says is not what was posted: it was edited'
+    from ledger.transactions t
+    left join lateral (
+        select string_agg(e.account_id || ':' || e.amount, ',' order by e.account_id, e.number) as entries
+        from ledger.entries e where e.workspace_id = t.workspace_id and e.transaction_id = t.id
+    ) as e on true
+    where
+        t.workspace_id = place
+        and (
+            ledger.body_hash(t, e.entries) is distinct from t.body_hash
+            or (not t.is_dated and t.occurred_on <> (t.posted_at at time zone 'UTC')::date)
+        );
+
+    return query
+    select 'transaction ' || t.id, 'the audit log tells of another: it was rewritten'
+    from ledger.transactions t
+    join audit.entries a on a.workspace_id = t.workspace_id and a.row_id = t.id::text
+    where
+        t.workspace_id = place and a.resource = 'ledger_transactions' and a.erased_by is null
+        and a.after ->> 'body_hash' <> encode(t.body_hash, 'hex');
+
+    return query
+    select 'transaction ' || a.row_id, 'the audit log tells of it, the ledger does not: it was deleted'
+    from audit.entries a
+    where
+        a.workspace_id = place and a.resource = 'ledger_transactions'
+        and not exists (
+            select from ledger.transactions t where t.workspace_id = place and t.id::text = a.row_id
+        );
+
+    return query
+    select format('entry %s of account %s', e.number, a.code), 'the entries before it do not lead to its balance'
+    from (
+        select
+            e.account_id, e.number, e.balance,
+            sum(e.amount) over (partition by e.account_id order by e.number) as running,
+            row_number() over (partition by e.account_id order by e.number) as nth
+        from ledger.entries e where e.workspace_id = place
+    ) as e
+    join ledger.accounts a on a.workspace_id = place and a.id = e.account_id
+    where e.balance <> e.running or e.number <> e.nth
+    order by a.code, e.number;
+
+    return query
+    select 'account ' || a.code, 'its balance is not the sum of its entries'
+    from ledger.accounts a
+    left join ledger.balances b on b.workspace_id = a.workspace_id and b.account_id = a.id
+    left join (
+        select e.account_id, sum(e.amount) as total, count(*) as counted
+        from ledger.entries e where e.workspace_id = place group by 1
+    ) as e on e.account_id = a.id
+    where
+        a.workspace_id = place
+        and (b.balance, b.entry_count) is distinct from (coalesce(e.total, 0)::bigint, coalesce(e.counted, 0))
+    order by a.code;
+
+    return query
+    select 'account ' || a.code, 'it is overdrawn, which it refuses'
+    from ledger.accounts a
+    join ledger.balances b on b.workspace_id = a.workspace_id and b.account_id = a.id
+    where
+        a.workspace_id = place and a.refuses_overdraft
+        and case when a.kind in ('asset', 'expense') then b.balance < 0 else b.balance > 0 end;
+
+    return query
+    select 'payment ' || t.id, 'what was refunded of it is not the sum of its refunds, or more than it'
+    from ledger.transactions t
+    left join ledger.payment_states p on p.workspace_id = t.workspace_id and p.payment_id = t.id
+    left join lateral (
+        select coalesce(sum(r.amount), 0) as total from ledger.transactions r
+        where
+            r.workspace_id = t.workspace_id and r.refunds_id = t.id
+            and not exists (
+                select from ledger.transactions u where u.workspace_id = r.workspace_id and u.reverses_id = r.id
+            )
+    ) as refunds on true
+    where
+        t.workspace_id = place and t.kind = 'payment'
+        and (refunds.total <> coalesce(p.refunded, 0) or refunds.total > t.amount);
+end
+$$;
+comment on function ledger.findings(uuid) is
+'Derives a workspace''s books anew, and says what differs: sums, balances, running balances, hashes, refunds.';
+
+select audit.watch('ledger.accounts', 'ledger_accounts', 'r.workspace_id');
+select authz.register_permission('ledger.read', 'See charges, payments and balances', '{admin,member}');
+select authz.register_permission('ledger.post', 'Record charges and payments', '{admin,member}');
+select authz.register_permission('ledger.refund', 'Refund payments and write off what is owed', '{admin}');
