@@ -303,3 +303,16 @@ def show_plan(connection: Connection, plan: str) -> Row:
     if not rows:
         raise RefusedError(f"There is no plan {plan[:64]!r}.", "`rowhouse plans list` shows them.", "plan_not_found")
     return rows[0]
+
+
+ERASED = 'select relation as "table", column_name as "column", action, row_count as rows from '
+
+
+def erase_user(connection: Connection, email: str) -> list[Row]:
+    """Erases a person by the erasure plan; returns what was done to how many rows. Raises RefusedError (last_owner)."""
+    return _query(connection, ERASED + "ops.erase_user(%(id)s)", {"id": user_id(connection, email)})
+
+
+def erase_workspace(connection: Connection, slug: str) -> list[Row]:
+    """Erases a workspace; returns what was done to how many rows."""
+    return _query(connection, ERASED + "ops.erase_workspace(%(id)s)", {"id": workspace_id(connection, slug)})

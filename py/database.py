@@ -14,6 +14,16 @@ if TYPE_CHECKING:
     Connection = psycopg.Connection[Any]
 
 
+def operator() -> str:
+    """The name of whoever runs this process, as far as the system knows it."""
+    import getpass
+
+    try:
+        return getpass.getuser()[:200]
+    except (KeyError, OSError):
+        return "unknown"
+
+
 @contextmanager
 def connect(url: str | None = None, *, autocommit: bool = False) -> Iterator[Connection]:
     """Opens a connection; commits at the end, rolls back on an exception.
@@ -34,6 +44,8 @@ def connect(url: str | None = None, *, autocommit: bool = False) -> Iterator[Con
         with psycopg.connect(
             address, autocommit=autocommit, connect_timeout=10, application_name="rowhouse"
         ) as connection:
+            # Whoever reads the audit log sees who sat at the terminal.
+            connection.execute("select set_config('rowhouse.actor', %s, false)", [f"cli:{operator()}"])
             yield connection
     except psycopg.Error as error:
         raise from_postgres(error) from error

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from ..errors import RowhouseError, UsageError
-from . import database, doctor, local, members, new, plans, policies, users, workspaces
+from . import audit, database, doctor, ledger, local, members, new, plans, policies, trash, users, workspaces
 from .output import print_error
 
 app = typer.Typer(
@@ -34,6 +34,9 @@ app.add_typer(workspaces.app, name="workspaces")
 app.add_typer(members.app, name="members")
 app.add_typer(users.app, name="users")
 app.add_typer(plans.app, name="plans")
+app.add_typer(audit.app, name="audit")
+app.add_typer(trash.app, name="trash")
+app.add_typer(ledger.app, name="ledger")
 app.command("doctor")(doctor.doctor)
 
 

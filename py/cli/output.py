@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date, datetime
+from decimal import Decimal
+from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -16,15 +19,16 @@ from ..errors import RowhouseError
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, UUID | datetime | date):
+def plain(value: Any) -> Any:
+    """How JSON writes what it has no form for: ids, times, addresses, exact numbers."""
+    if isinstance(value, UUID | datetime | date | IPv4Address | IPv6Address | Decimal):
         return str(value)
     raise TypeError(f"{type(value)} has no JSON form")
 
 
 def print_json(value: Any) -> None:
     """Prints a value as JSON; UUIDs and times as text."""
-    typer.echo(json.dumps(value, default=_plain, indent=2, ensure_ascii=False))
+    typer.echo(json.dumps(value, default=plain, indent=2, ensure_ascii=False))
 
 
 def cell(value: Any) -> str:
@@ -111,3 +115,15 @@ def print_error(error: RowhouseError, *, as_json: bool) -> None:
     typer.secho("error: " + "\n".join(cell(line) for line in lines), fg="red", err=True)
     if error.hint:
         typer.echo(f"  {cell(error.hint)}", err=True)
+
+
+@contextmanager
+def bar(title: str, *, hidden: bool = False) -> Iterator[Any]:
+    """A progress bar on standard error, of rich; nothing where there is no terminal, or with `hidden`."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn(f"{title} {{task.description}}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=hidden or not console.is_terminal) as progress:
+        yield progress

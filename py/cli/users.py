@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .. import administration
+from .. import administration, archives
 from ..database import connect
-from .listing import After, Email, Limit, Search, show_page
-from .output import Json, done, show_one
+from .erasure import show_erasure
+from .listing import After, Email, Limit, Search, Yes, show_page
+from .output import Json, bar, done, show_one
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="People: list, show, suspend, resume.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="People: list, show, suspend, resume, export, erase."
+)
 
 
 @app.command("list")
@@ -77,3 +81,45 @@ def resume(email: Email, as_json: Json = False) -> None:
     with connect() as connection:
         administration.resume_user(connection, email)
     done(f"{email} may sign in again.", as_json=as_json)
+
+
+@app.command()
+def export(
+    user: Email,
+    output: Annotated[Path | None, typer.Option(help="The archive; EMAIL.zip by default.", metavar="FILE")] = None,
+    as_json: Json = False,
+) -> None:
+    """Writes all that belongs to a person into one archive: what refers to them, and what is about their address.
+
+    \b
+    Example:
+      rowhouse users export ada@acme.example --output ada.zip
+    """
+    target = output or Path(f"{user.replace('/', '_')}.zip")
+    with connect(autocommit=True) as connection, bar("Exporting", hidden=as_json) as progress:
+        person = administration.user_id(connection, user)
+        tables = archives.person_tables(connection)
+        task = progress.add_task("rows", total=archives.count_rows(connection, tables, person))
+        manifest = archives.export(
+            connection, tables, archives.Manifest("person", {"id": person, "email": user}), person, target,
+            lambda _, rows: progress.advance(task, rows),
+        )  # fmt: skip
+    rows = sum(table.rows for table in manifest.tables.values())
+    done(f"{rows} rows of {len(manifest.tables)} tables are in {target}.", as_json=as_json, rows=rows, file=str(target))
+
+
+@app.command()
+def erase(
+    user: Email,
+    yes: Yes = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Erases a person by the plan that every table declares: deletes, anonymises or keeps, column by column.
+
+    \b
+    Examples:
+      rowhouse users erase ada@acme.example --dry-run
+      rowhouse users erase ada@acme.example --yes
+    """
+    show_erasure(administration.erase_user, user, yes=yes, dry_run=dry_run, as_json=as_json)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .. import administration
+from .. import administration, archives
 from ..database import connect
+from .erasure import show_erasure
 from .listing import After, Limit, Search, Slug, Yes, show_page
-from .output import Json, confirm, done, show_one
+from .output import Json, bar, confirm, done, show_one
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Workspaces: list, create, suspend, delete, restore, change the plan.",
+    help="Workspaces: list, create, suspend, delete, restore, change the plan, export, import, erase.",
 )
 
 
@@ -166,3 +168,72 @@ def set_plan(
         over = administration.set_plan(connection, workspace, plan)
     blocked = "".join(f" It cannot add {row['resource']}: {row['used']} of {row['max']}." for row in over)
     done(f"{workspace} is on {plan}.{blocked}", as_json=as_json, over_limit=over)
+
+
+@app.command()
+def export(
+    workspace: Slug,
+    output: Annotated[Path | None, typer.Option(help="The archive; WORKSPACE.zip by default.", metavar="FILE")] = None,
+    as_json: Json = False,
+) -> None:
+    """Writes all that belongs to a workspace into one archive: NDJSON per table, and a manifest.
+
+    Everything is as of one moment. Interrupted, it goes on where it was when it is started again.
+
+    \b
+    Example:
+      rowhouse workspaces export acme --output acme.zip
+    """
+    target = output or Path(f"{workspace}.zip")
+    with connect(autocommit=True) as connection, bar("Exporting", hidden=as_json) as progress:
+        row = administration.show_workspace(connection, workspace)
+        tables = archives.workspace_tables(connection)
+        task = progress.add_task("rows", total=archives.count_rows(connection, tables, row["id"]))
+        subject = {"id": row["id"], "slug": row["slug"], "name": row["name"]}
+        manifest = archives.export(
+            connection, tables, archives.Manifest("workspace", subject), row["id"], target,
+            lambda _, rows: progress.advance(task, rows),
+        )  # fmt: skip
+    rows = sum(table.rows for table in manifest.tables.values())
+    done(f"{rows} rows of {len(manifest.tables)} tables are in {target}.", as_json=as_json, rows=rows, file=str(target))
+
+
+@app.command("import")
+def import_(
+    archive: Annotated[Path, typer.Argument(help="What `rowhouse workspaces export` wrote.", metavar="FILE")],
+    as_json: Json = False,
+) -> None:
+    """Brings an exported workspace into this database, ids and all: the whole of it, or nothing.
+
+    Its people are signed up without a password, if they are not here; invitations must be sent again.
+
+    \b
+    Example:
+      rowhouse workspaces import acme.zip
+    """
+    with connect() as connection, bar("Importing", hidden=as_json) as progress:
+        check, load = (progress.add_task(name, total=None) for name in ("rows checked", "rows brought in"))
+        manifest = archives.load(
+            connection, archive,
+            lambda _, rows: progress.advance(check, rows), lambda _, rows: progress.advance(load, rows),
+        )  # fmt: skip
+    rows = sum(table.rows for table in manifest.tables.values())
+    slug = manifest.subject.get("slug")
+    done(f"{slug} is here, with {rows} rows.", as_json=as_json, rows=rows, workspace=slug)
+
+
+@app.command()
+def erase(
+    workspace: Slug,
+    yes: Yes = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Erases a workspace at once and for good. The ledger keeps its figures, the audit log what was done when.
+
+    \b
+    Examples:
+      rowhouse workspaces erase acme --dry-run
+      rowhouse workspaces erase acme --yes
+    """
+    show_erasure(administration.erase_workspace, workspace, yes=yes, dry_run=dry_run, as_json=as_json)

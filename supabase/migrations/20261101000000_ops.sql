@@ -85,7 +85,7 @@ begin
 end
 $$;
 comment on function ops.allow(text) is
-'Allows one deed that triggers refuse otherwise (seal, erase, delete, purge) until the transaction ends or
+'Allows one deed that triggers refuse otherwise (seal, erase, delete, purge, import) until the transaction ends or
 ops.allow(null). For the functions that do it: no role of the API can call it.';
 
 create function ops.is_allowed(deed text) returns boolean
@@ -103,12 +103,32 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if tg_nargs > 0 and ops.is_allowed(tg_argv[0]) then
-        return coalesce(new, old);
-    end if;
+    for i in 0 .. tg_nargs - 1 loop
+        if ops.is_allowed(tg_argv[i]) then
+            return coalesce(new, old);
+        end if;
+    end loop;
     raise exception '% is append-only', tg_table_name
         using errcode = 'insufficient_privilege', hint = 'What is wrong is corrected by adding to it.';
 end
 $$;
 comment on function ops.refuse_change() is
-'Trigger: refuses UPDATE, DELETE and TRUNCATE to everybody, but for the deed named in its argument.';
+'Trigger: refuses UPDATE, DELETE and TRUNCATE to everybody, but for the deeds named in its arguments.';
+
+create function ops.house_schemas() returns text[]
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select '{public,tenancy,authz,audit,jobs,notify,billing,ledger,analytics,ops}'::text[]
+$$;
+comment on function ops.house_schemas() is 'The schemas whose contents are answered for.';
+
+create function ops.name_of(relation regclass) returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    select format('%I.%I', n.nspname, c.relname)
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where c.oid = name_of.relation
+$$;
+comment on function ops.name_of(regclass) is 'The name of a table with its schema, whatever the search_path.';

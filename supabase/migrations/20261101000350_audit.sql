@@ -234,7 +234,7 @@ comment on column audit.entries.entry_hash is 'SHA-256 of everything else and de
 comment on column audit.entries.erased_by is 'The id of the record that tells why its details were erased.';
 
 create trigger inbox_is_append_only before update or delete on audit.inbox
-for each row execute function ops.refuse_change('seal');
+for each row execute function ops.refuse_change('seal', 'erase');
 create trigger inbox_is_never_truncated before truncate on audit.inbox
 for each statement execute function ops.refuse_change();
 create trigger entries_are_append_only before update or delete on audit.entries

@@ -88,7 +88,11 @@ begin
         $code$
 declare
     origin audit.origin := audit.origin();
+    is_hidden boolean := ops.is_allowed('erase') or ops.is_allowed('purge');
 begin
+    if ops.is_allowed('import') then
+        return null;
+    end if;
     if tg_op = 'INSERT' then
         insert into audit.inbox (
             workspace_id, action, resource, row_id, after,
@@ -106,8 +110,8 @@ begin
             actor_kind, actor_id, actor_name, on_behalf_of, ip, user_agent, request_id
         )
         select
-            gone.workspace_id, %6$L || case when ops.is_allowed('purge') then 'purge' else 'delete' end,
-            %3$L, gone.row_id, case when not ops.is_allowed('purge') then gone.before end,
+            gone.workspace_id, %6$L || case when is_hidden then 'purge' else 'delete' end,
+            %3$L, gone.row_id, case when not is_hidden then gone.before end,
             origin.actor_kind, origin.actor_id, origin.actor_name, origin.on_behalf_of,
             origin.ip, origin.user_agent, origin.request_id
         from (
@@ -126,7 +130,8 @@ begin
         )
         select
             %7$s, %8$s, %3$L, (%9$s)::text, c.changed,
-            jsonb_strip_nulls(jsonb_build_object(%10$s)), jsonb_strip_nulls(jsonb_build_object(%11$s)),
+            case when not is_hidden then jsonb_strip_nulls(jsonb_build_object(%10$s)) end,
+            case when not is_hidden then jsonb_strip_nulls(jsonb_build_object(%11$s)) end,
             origin.actor_kind, origin.actor_id, origin.actor_name, origin.on_behalf_of,
             origin.ip, origin.user_agent, origin.request_id
         from old_rows o

@@ -160,6 +160,21 @@ end
 $$;
 comment on function tenancy.forget_words(uuid, text[]) is 'Forgets those of the words that nothing in a workspace contains.';
 
+create function tenancy.forget_workspace() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    delete from tenancy.search_documents d where d.workspace_id = old.id;
+    delete from tenancy.search_spellings s where s.workspace_id = old.id;
+    return null;
+end
+$$;
+comment on function tenancy.forget_workspace() is 'Trigger: a workspace that goes for good takes its words along.';
+
+create trigger workspaces_forget_words after delete on public.workspaces
+for each row execute function tenancy.forget_workspace();
+
 -- Asking -------------------------------------------------------------------------------------
 
 create function tenancy.search_query(workspace_id uuid, words text[], is_prefix boolean) returns tsquery

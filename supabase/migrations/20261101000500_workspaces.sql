@@ -183,7 +183,7 @@ language sql security definer
 set search_path = pg_catalog, pg_temp
 as $$
     update public.workspaces w set membership_version = w.membership_version + 1
-    where w.id = lock_workspace.workspace_id
+    where w.id = lock_workspace.workspace_id and not ops.is_allowed('import')
 $$;
 comment on function tenancy.lock_workspace(uuid) is
 'Makes changes to who may do what in a workspace wait for each other, until commit. Changing the row rather than

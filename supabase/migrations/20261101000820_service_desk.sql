@@ -245,6 +245,9 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+    if ops.is_allowed('import') then
+        return null;
+    end if;
     insert into public.ticket_status_changes (workspace_id, ticket_id, from_status, to_status)
     values (new.workspace_id, new.id, case when tg_op = 'UPDATE' then old.status end, new.status);
     return null;

@@ -2,14 +2,6 @@
 -- Locks: none on existing tables.
 -- Workers: need not stop.
 
-create function ops.house_schemas() returns text[]
-language sql immutable parallel safe
-set search_path = pg_catalog, pg_temp
-as $$
-    select '{public,tenancy,authz,audit,jobs,notify,billing,ledger,analytics,ops}'::text[]
-$$;
-comment on function ops.house_schemas() is 'The schemas whose contents are answered for.';
-
 create function ops.access_findings() returns table (severity text, subject text, finding text, hint text)
 language sql stable
 set search_path = pg_catalog, pg_temp

@@ -1,3 +1,5 @@
+drop trigger workspaces_forget_words on public.workspaces;
+drop function tenancy.forget_workspace();
 drop function public.search(uuid, text, text[], integer);
 drop function
 tenancy.search_text(text), tenancy.similar_words(uuid, text[]), tenancy.searchable_tables(text[]),

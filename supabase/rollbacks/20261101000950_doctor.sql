@@ -1,1 +1,1 @@
-drop function ops.doctor(), ops.server_findings(), ops.data_findings(), ops.access_findings(), ops.house_schemas();
+drop function ops.doctor(), ops.server_findings(), ops.data_findings(), ops.access_findings();
