@@ -11,13 +11,17 @@ comment on policy customers_select on public.customers is 'Those whose role allo
 
 drop policy if exists customers_insert on public.customers;
 create policy customers_insert on public.customers for insert to authenticated
-with check (workspace_id = any (array(select authz.workspaces_with('customers.create') limit authz.refuse_estimates())));
+with check (
+    workspace_id = any (array(select authz.workspaces_with('customers.create') limit authz.refuse_estimates()))
+);
 comment on policy customers_insert on public.customers is 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists customers_update on public.customers;
 create policy customers_update on public.customers for update to authenticated
 using (workspace_id = any (array(select authz.workspaces_with('customers.update') limit authz.refuse_estimates())))
-with check (workspace_id = any (array(select authz.workspaces_with('customers.update') limit authz.refuse_estimates())));
+with check (
+    workspace_id = any (array(select authz.workspaces_with('customers.update') limit authz.refuse_estimates()))
+);
 comment on policy customers_update on public.customers is 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists customers_delete on public.customers;

@@ -70,7 +70,7 @@ begin
             origin.actor_kind := 'cron';
         else
             origin.actor_kind := 'database';
-            origin.actor_name := session_user;
+            origin.actor_name := session_user::text;
         end if;
         return origin;
     end if;
@@ -119,7 +119,7 @@ begin
 end
 $$;
 comment on function audit.act_as(text, text, uuid) is
-'Names the actor (job, cron or cli) of this transaction''s audit records, and on whose behalf. For operators and workers.';
+'Names the actor (job, cron or cli) of this transaction''s audit records, and on whose behalf. For operators, workers.';
 
 -- Records ------------------------------------------------------------------------------------
 
@@ -300,8 +300,10 @@ begin
         audit.partition_of(ensure_partition.kept_until),
         ensure_partition.kept_until, ensure_partition.kept_until + interval '1 month'
     );
+    -- Reached through audit.entries alone.
     execute format(
-        'alter table audit.%I enable row level security', audit.partition_of(ensure_partition.kept_until)
+        'alter table audit.%1$I enable row level security; create policy %2$I on audit.%1$I using (false)',
+        audit.partition_of(ensure_partition.kept_until), audit.partition_of(ensure_partition.kept_until) || '_nobody'
     );
 end
 $$;
@@ -314,7 +316,7 @@ as $$
 declare
     month date;
     expired record;
-    dropped bigint := 0;
+    dropped bigint := 0::bigint;
 begin
     for month in
         select distinct audit.kept_until(now() + make_interval(months => ahead), p.audit_months)
@@ -342,6 +344,6 @@ begin
 end
 $$;
 comment on function audit.maintain() is
-'Makes the partitions of the months to come and drops those past their retention. Returns how many it dropped. Run daily.';
+'Makes the partitions of the months to come, drops those past their retention; returns how many it dropped. Run daily.';
 
 select audit.maintain();

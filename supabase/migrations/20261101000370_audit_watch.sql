@@ -42,7 +42,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     redacted text[] := audit.redacted_columns(watched.relation, watched.redacted);
-    housekeeping constant text[] := '{workspace_id,id,created_at,updated_at,created_by,deleted_at}';
+    housekeeping constant text[] := '{workspace_id,id,created_at,updated_at,created_by,deleted_at}'::text[];
     has_trash boolean;
     keys text;
     changed text;
@@ -210,7 +210,8 @@ begin
     );
     execute format(
         'comment on function audit.%I() is %L',
-        audit.recorder_name(watch.relation), format('Trigger: records the changes of %s. Written by audit.watch().', watch.relation)
+        audit.recorder_name(watch.relation),
+        format('Trigger: records the changes of %s. Written by audit.watch().', watch.relation)
     );
     foreach event in array '{insert,update,delete}'::text[] loop
         execute format(
@@ -288,7 +289,8 @@ as $$
     select audit.watch(w.relation, w.resource, w.workspace, w.row_id, w.redacted, w.ignored)
     from audit.watched_tables w where w.relation = rewatch.relation
 $$;
-comment on function audit.rewatch(regclass) is 'Writes a table''s recorder anew, for columns that came or went. For migrations.';
+comment on function audit.rewatch(regclass) is
+'Writes a table''s recorder anew, for columns that came or went. For migrations.';
 
 select
     audit.watch(

@@ -99,14 +99,14 @@ as $$
 declare
     snapshot pg_snapshot;
     head audit.chain_head;
-    sealed bigint := 0;
+    sealed bigint := 0::bigint;
     longest bigint;
     month date;
     made audit.seals;
 begin
     -- One sealer at a time; whoever writes records never takes this lock.
     if not pg_try_advisory_xact_lock(hashtextextended('rowhouse audit seal', 0)) then
-        return 0;
+        return 0::bigint;
     end if;
     snapshot := pg_current_snapshot();
     select h.* into strict head from audit.chain_head h for update;
@@ -194,7 +194,8 @@ every minute; no writer waits for it.';
 
 -- Verifying ----------------------------------------------------------------------------------
 
-create function audit.verify_head() returns table (seal_number bigint, kept_until date, record_position bigint, finding text)
+create function audit.verify_head()
+returns table (seal_number bigint, kept_until date, record_position bigint, finding text)
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -361,7 +362,8 @@ select
     e.request_id,
     true
 from audit.entries as e;
-comment on view public.audit_log is 'Who changed what in a workspace, for those with audit.read. Order by occurred_at, id.';
+comment on view public.audit_log is
+'Who changed what in a workspace, for those with audit.read. Order by occurred_at, id.';
 comment on column public.audit_log.id is 'The record.';
 comment on column public.audit_log.workspace_id is 'The tenant.';
 comment on column public.audit_log.occurred_at is 'When the transaction of the change began.';

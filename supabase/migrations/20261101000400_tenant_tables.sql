@@ -19,8 +19,10 @@ create policy tenant_tables_nobody on tenancy.tenant_tables using (false);
 comment on table tenancy.tenant_tables is 'The tables under the roof.';
 comment on column tenancy.tenant_tables.relation is 'The table.';
 comment on column tenancy.tenant_tables.resource is 'What its permissions are called: resource.read and so on.';
-comment on column tenancy.tenant_tables.searchable is 'The columns that search() looks at, the one that names a row first.';
-comment on column tenancy.tenant_tables.title is 'The column that names a row for people, in search results and the trash.';
+comment on column tenancy.tenant_tables.searchable is
+'The columns that search() looks at, the one that names a row first.';
+comment on column tenancy.tenant_tables.title is
+'The column that names a row for people, in search results and the trash.';
 comment on column tenancy.tenant_tables.adopted_at is 'When it was adopted.';
 
 create table tenancy.other_tables (

@@ -37,11 +37,11 @@ comment on column tenancy.deletions.purge_after is 'Until when it can be restore
 -- References ---------------------------------------------------------------------------------
 
 create function tenancy.children(relation regclass)
-returns table (child regclass, reference text, on_delete "char")
+returns table (child regclass, reference text, on_delete text)
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-    select k.conrelid::regclass, a.attname::text, k.confdeltype
+    select k.conrelid::regclass, a.attname::text, k.confdeltype::text
     from pg_constraint k
     join tenancy.tenant_tables t on t.relation = k.conrelid
     cross join unnest(k.conkey, k.confkey) as pair (here, there)
@@ -68,7 +68,8 @@ as $$
         and k.confrelid <> 'public.workspaces'::regclass
     order by 2, 1
 $$;
-comment on function tenancy.parents(regclass) is 'The columns of this table that refer to rows which can be in the trash.';
+comment on function tenancy.parents(regclass) is
+'The columns of this table that refer to rows which can be in the trash.';
 
 create function tenancy.parent_arguments(relation regclass) returns text
 language sql stable
@@ -80,7 +81,7 @@ $$;
 comment on function tenancy.parent_arguments(regclass) is 'tenancy.parents() as the arguments of a trigger.';
 
 create function tenancy.refuse_deleted_parent(parent text) returns void
-language plpgsql
+language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -246,7 +247,8 @@ begin
     return false;
 end
 $$;
-comment on function tenancy.is_orphan(regclass, jsonb) is 'Whether a row''s parent is gone for good, so that it must go too.';
+comment on function tenancy.is_orphan(regclass, jsonb) is
+'Whether a row''s parent is gone for good, so that it must go too.';
 
 create function tenancy.soft_delete() returns trigger
 language plpgsql security definer
@@ -305,7 +307,7 @@ declare
     deletion tenancy.deletions;
     place regclass;
     restored bigint;
-    total bigint := 0;
+    total bigint := 0::bigint;
     violated text;
 begin
     execute format('select deleted_at from %s where workspace_id = $1 and id = $2 for update', restore_row.relation)
@@ -382,14 +384,16 @@ end
 $$;
 comment on function tenancy.restore(uuid, text, uuid) is 'Behind public.restore().';
 
-create function tenancy.trash() returns table (
+create type tenancy.trashed as (
     workspace_id uuid, kind text, id uuid, title text, deleted_at timestamptz, deleted_by uuid, row_count bigint,
     purge_after timestamptz
-)
+);
+comment on type tenancy.trashed is 'Something in the trash.';
+
+create function tenancy.trash() returns setof tenancy.trashed
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
 declare
     all_of uuid[] := array(select authz.workspaces_with('trash.manage'));
     place record;
@@ -451,7 +455,7 @@ declare
     reference record;
     conditions text;
     purged bigint;
-    total bigint := 0;
+    total bigint := 0::bigint;
 begin
     perform ops.allow('purge');
     -- Children before parents: the longest way down from a table is its turn.

@@ -158,7 +158,8 @@ begin
         );
 end
 $$;
-comment on function tenancy.forget_words(uuid, text[]) is 'Forgets those of the words that nothing in a workspace contains.';
+comment on function tenancy.forget_words(uuid, text[]) is
+'Forgets those of the words that nothing in a workspace contains.';
 
 create function tenancy.forget_workspace() returns trigger
 language plpgsql security definer
@@ -265,7 +266,7 @@ declare
     place record;
     with_typos boolean;
     marked tsquery;
-    found jsonb := '{}';
+    found jsonb := '{}'::jsonb;
     left_over integer := least(greatest(coalesce(search.max_results, 20), 1), 100);
     batch jsonb;
 begin
@@ -317,7 +318,8 @@ begin
     end loop;
 end
 $$;
-comment on function tenancy.search(uuid, text, text[], integer) is 'Behind public.search(). Runs with the caller''s rights.';
+comment on function tenancy.search(uuid, text, text[], integer) is
+'Behind public.search(). Runs with the caller''s rights.';
 
 create function tenancy.searchable_tables(kinds text[]) returns regclass[]
 language plpgsql stable security definer
@@ -357,7 +359,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     if similar_words.workspace_id not in (select authz.workspaces_with('workspace.read')) then
-        return '{}';
+        return '{}'::text[];
     end if;
     return (
         select coalesce(array_agg(distinct near.word), '{}')
@@ -370,7 +372,8 @@ begin
     );
 end
 $$;
-comment on function tenancy.similar_words(uuid, text[]) is 'The words of a workspace that are one typing error away, for its members.';
+comment on function tenancy.similar_words(uuid, text[]) is
+'The words of a workspace that are one typing error away, for its members.';
 
 create function tenancy.search_text(kind text) returns text
 language sql stable security definer
@@ -386,7 +389,8 @@ as $$
     join pg_class c on c.oid = t.relation
     where c.relname = search_text.kind
 $$;
-comment on function tenancy.search_text(text) is 'The query for the title and the text of one row, to be run by whoever asks.';
+comment on function tenancy.search_text(text) is
+'The query for the title and the text of one row, to be run by whoever asks.';
 
 create function public.search(
     workspace_id uuid, query text, kinds text[] default null, max_results integer default 20

@@ -15,7 +15,8 @@ alter table ops.erasure_plan enable row level security;
 create policy erasure_plan_nobody on ops.erasure_plan using (false);
 comment on table ops.erasure_plan is 'What erasing a person does, column by column.';
 comment on column ops.erasure_plan.relation is 'The table.';
-comment on column ops.erasure_plan.column_name is 'The column: one that refers to people, or one that may hold what is personal.';
+comment on column ops.erasure_plan.column_name is
+'The column: one that refers to people, or one that may hold what is personal.';
 comment on column ops.erasure_plan.action is
 'delete: the row goes with the person. anonymise: cleared in rows that are about the person; a reference is cleared.
 keep: stays.';

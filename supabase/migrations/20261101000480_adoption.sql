@@ -292,7 +292,8 @@ begin
     end if;
 end
 $$;
-comment on function tenancy.attach(regclass) is 'Gives an adopted table the triggers it needs, as its columns and references are now.';
+comment on function tenancy.attach(regclass) is
+'Gives an adopted table the triggers it needs, as its columns and references are now.';
 
 create function tenancy.adopt_table(
     relation regclass,
@@ -404,4 +405,4 @@ comment on function tenancy.release_table(regclass) is
 'Undoes adopt_table(). For rollbacks, before the table is dropped.';
 
 select authz.register_permission('audit.read', 'See who changed what', '{admin}');
-select authz.register_permission('trash.manage', 'See and restore whatever was deleted, private things included', '{admin}');
+select authz.register_permission('trash.manage', 'See and restore what anybody deleted, private things too', '{admin}');

@@ -114,7 +114,7 @@ comment on column public.tickets.problem is 'What is wrong with it.';
 comment on column public.tickets.estimate is 'What the repair may cost, in minor units of the currency.';
 comment on column public.tickets.currency is 'ISO 4217; stays once there is money on the ticket.';
 comment on column public.tickets.status is
-'received, diagnosing, waiting_for_parts, ready, completed, collected or cancelled; ticket_transitions says what follows.';
+'received, diagnosing, waiting_for_parts, ready, completed, collected or cancelled, as ticket_transitions allows.';
 comment on column public.tickets.assignee_id is 'Who repairs it: a member of the workspace.';
 comment on column public.tickets.completed_at is 'When it was last completed.';
 comment on column public.tickets.deleted_at is 'When it was deleted; restore() brings it back.';
@@ -170,7 +170,8 @@ create table tenancy.counters (
 ) with (fillfactor = 50);
 alter table tenancy.counters enable row level security;
 create policy counters_nobody on tenancy.counters using (false);
-comment on table tenancy.counters is 'The numbers that each workspace counts for itself: a sequence would tell of the others.';
+comment on table tenancy.counters is
+'The numbers that each workspace counts for itself: a sequence would tell of the others.';
 comment on column tenancy.counters.workspace_id is 'The tenant.';
 comment on column tenancy.counters.name is 'What is counted.';
 comment on column tenancy.counters.last_number is 'The last number given.';
@@ -235,7 +236,8 @@ begin
     return new;
 end
 $$;
-comment on function tenancy.guard_ticket() is 'Trigger: numbers a ticket, and lets its status move as ticket_transitions says.';
+comment on function tenancy.guard_ticket() is
+'Trigger: numbers a ticket, and lets its status move as ticket_transitions says.';
 
 create trigger tickets_guard before insert or update of status, number on public.tickets
 for each row execute function tenancy.guard_ticket();

@@ -136,10 +136,12 @@ comment on column ledger.transactions.body_hash is 'SHA-256 of all that was aske
 comment on column ledger.transactions.kind is 'journal, charge, payment, refund, write_off or reversal.';
 comment on column ledger.transactions.description is 'What it was for.';
 comment on column ledger.transactions.occurred_on is 'The day it belongs to.';
-comment on column ledger.transactions.is_dated is 'Whether the caller named that day; otherwise it is that of posted_at, in UTC.';
+comment on column ledger.transactions.is_dated is
+'Whether the caller named that day; otherwise it is that of posted_at, in UTC.';
 comment on column ledger.transactions.posted_at is 'When it was posted.';
 comment on column ledger.transactions.posted_by is 'By whom.';
-comment on column ledger.transactions.amount is 'The sum of its debits, in minor units; of several currencies together if there are.';
+comment on column ledger.transactions.amount is
+'The sum of its debits, in minor units; of several currencies together if there are.';
 comment on column ledger.transactions.subject is 'What kind of thing it is about.';
 comment on column ledger.transactions.subject_id is 'Which one.';
 comment on column ledger.transactions.method is 'How it was paid.';
@@ -257,8 +259,8 @@ for each row execute function ledger.require_balanced();
 -- Accounts -----------------------------------------------------------------------------------
 
 create function ledger.open_account(
-    workspace_id uuid, code text, kind text, currency text, name text default '', refuses_overdraft boolean default false,
-    subject text default null, subject_id uuid default null
+    workspace_id uuid, code text, kind text, currency text, name text default '',
+    refuses_overdraft boolean default false, subject text default null, subject_id uuid default null
 ) returns uuid
 language plpgsql
 set search_path = pg_catalog, pg_temp

@@ -227,7 +227,7 @@ begin
     end if;
     select
         array_agg(e.id), array_agg(e.amount), bool_and(e.amount is not null and e.id is not null),
-        sum(e.amount) filter (where e.amount > 0), sum(e.amount), min(e.currency) = max(e.currency),
+        (sum(e.amount) filter (where e.amount > 0))::bigint, sum(e.amount), min(e.currency) = max(e.currency),
         bool_or(e.refuses_overdraft)
     into account_ids, amounts, is_sound, transaction.amount, rest, is_one_currency, refuse_overdraft
     from (

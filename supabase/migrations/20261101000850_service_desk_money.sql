@@ -37,7 +37,8 @@ begin
     end if;
 end
 $$;
-comment on function ledger.require_amount(numeric) is 'Answers 400 for what is no whole, positive number of minor units.';
+comment on function ledger.require_amount(numeric) is
+'Answers 400 for what is no whole, positive number of minor units.';
 
 create function ledger.post_for_ticket(
     ticket public.tickets, kind text, amount numeric, debit text, credit text, idempotency_key text, description text,
@@ -244,15 +245,17 @@ begin
     return new;
 end
 $$;
-comment on function tenancy.keep_currency() is 'Trigger: a ticket has a known currency, and keeps it once there is money on it.';
+comment on function tenancy.keep_currency() is
+'Trigger: a ticket has a known currency, and keeps it once there is money on it.';
 
 create trigger tickets_keep_currency before insert or update of currency on public.tickets
 for each row execute function tenancy.keep_currency();
 
 -- What clients call --------------------------------------------------------------------------
 
-create function public.record_charge(workspace_id uuid, ticket_id uuid, amount numeric, key text, description text default '')
-returns uuid
+create function public.record_charge(
+    workspace_id uuid, ticket_id uuid, amount numeric, key text, description text default ''
+) returns uuid
 language sql
 set search_path = pg_catalog, pg_temp
 as $$ select ledger.record_charge($1, $2, $3, $4, $5) $$;
@@ -284,7 +287,7 @@ comment on function public.write_off(uuid, uuid, numeric, text, text) is
 
 -- What clients read --------------------------------------------------------------------------
 
-create view public.ticket_balances with (security_invoker = true) as
+create view public.ticket_balances with (security_invoker = true, security_barrier = true) as
 select
     t.workspace_id,
     t.id as ticket_id,
@@ -312,7 +315,8 @@ left join lateral (
     where a.workspace_id = t.workspace_id and a.subject_id = t.id
 ) as m on true
 where t.workspace_id = any (array(select authz.workspaces_with('ledger.read')));
-comment on view public.ticket_balances is 'What each ticket was charged, what was paid and refunded, and what is still owed.';
+comment on view public.ticket_balances is
+'What each ticket was charged, what was paid and refunded, and what is still owed.';
 comment on column public.ticket_balances.workspace_id is 'The tenant.';
 comment on column public.ticket_balances.ticket_id is 'The ticket.';
 comment on column public.ticket_balances.number is 'Its number.';
@@ -323,9 +327,10 @@ comment on column public.ticket_balances.charged is 'What was charged.';
 comment on column public.ticket_balances.paid is 'What was paid.';
 comment on column public.ticket_balances.refunded is 'What was paid back.';
 comment on column public.ticket_balances.written_off is 'What was given up.';
-comment on column public.ticket_balances.pending is 'What is owed: charged and refunded, less paid and written off; negative is a credit.';
+comment on column public.ticket_balances.pending is
+'What is owed: charged and refunded, less paid and written off; negative is a credit.';
 
-create view public.customer_balances with (security_invoker = true) as
+create view public.customer_balances with (security_invoker = true, security_barrier = true) as
 select
     b.workspace_id,
     b.customer_id,
@@ -368,7 +373,7 @@ from ledger.entries as e
 inner join ledger.accounts as a on e.workspace_id = a.workspace_id and e.account_id = a.id
 inner join ledger.transactions as x on e.workspace_id = x.workspace_id and e.transaction_id = x.id;
 comment on view public.account_statement is
-'What happened on each account. Name workspace_id and account_id, order by number: any page is read as fast as the first.';
+'What happened on each account. Name workspace_id and account_id, order by number: any page is as fast as the first.';
 comment on column public.account_statement.workspace_id is 'The tenant.';
 comment on column public.account_statement.account_id is 'The account.';
 comment on column public.account_statement.code is 'Its code.';

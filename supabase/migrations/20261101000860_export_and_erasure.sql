@@ -178,14 +178,16 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+    incoming constant text := 'pg_temp.rowhouse_incoming';
     clash text;
     columns text;
     added bigint;
 begin
-    execute
-        'select i.line ->> ''email'' from pg_temp.rowhouse_incoming i '
-        'join auth.users u on lower(u.email) = lower(i.line ->> ''email'') and u.id <> (i.line ->> ''id'')::uuid limit 1'
-    into clash;
+    execute format(
+        'select i.line ->> ''email'' from %s i '
+        'join auth.users u on lower(u.email) = lower(i.line ->> ''email'') and u.id <> (i.line ->> ''id'')::uuid limit 1',
+        incoming
+    ) into clash;
     if clash is not null then
         perform ops.raise_http(
             409, 'person_differs', format('%s is somebody else here.', left(clash, 320)), null,
@@ -208,8 +210,7 @@ begin
         columns
     );
     get diagnostics added = row_count;
-    execute
-        'select count(tenancy.ensure_profile((i.line ->> ''id'')::uuid)) from pg_temp.rowhouse_incoming i';
+    execute format('select count(tenancy.ensure_profile((i.line ->> ''id'')::uuid)) from %s i', incoming);
     return added;
 end
 $$;

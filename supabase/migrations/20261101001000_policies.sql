@@ -33,7 +33,7 @@ grant select on public.cash_report to authenticated;
 
 grant select on public.customer_balances to authenticated;
 
--- policies/customers.sql sha256:c18a343cde8538f4634058e51bbaecf3e2c328393152578eb59485bc2001f72a
+-- policies/customers.sql sha256:85c4a9e10d1784ad418805185ea7827063e08a421388e94893226c3c2f36e360
 
 grant select, delete on public.customers to authenticated;
 grant insert (workspace_id, id, name, email, phone, notes)
@@ -48,13 +48,17 @@ comment on policy customers_select on public.customers is 'Those whose role allo
 
 drop policy if exists customers_insert on public.customers;
 create policy customers_insert on public.customers for insert to authenticated
-with check (workspace_id = any (array(select authz.workspaces_with('customers.create') limit authz.refuse_estimates())));
+with check (
+    workspace_id = any (array(select authz.workspaces_with('customers.create') limit authz.refuse_estimates()))
+);
 comment on policy customers_insert on public.customers is 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists customers_update on public.customers;
 create policy customers_update on public.customers for update to authenticated
 using (workspace_id = any (array(select authz.workspaces_with('customers.update') limit authz.refuse_estimates())))
-with check (workspace_id = any (array(select authz.workspaces_with('customers.update') limit authz.refuse_estimates())));
+with check (
+    workspace_id = any (array(select authz.workspaces_with('customers.update') limit authz.refuse_estimates()))
+);
 comment on policy customers_update on public.customers is 'Those whose role allows it, in their workspaces.';
 
 drop policy if exists customers_delete on public.customers;
@@ -299,7 +303,7 @@ comment on policy tasks_live on public.tasks is 'What is in the trash is not the
 
 grant select on public.ticket_balances to authenticated;
 
--- policies/ticket_status_changes.sql sha256:f74a50b9df73d14422689a5c389c4b7069c25d103b30cf8d472885b2f6f5227a
+-- policies/ticket_status_changes.sql sha256:ea51836acb9be7ae302d9d5915691669a0ac1e55a6b4a9f603d3102fd2630934
 
 grant select on public.ticket_status_changes to authenticated;
 grant select on public.ticket_status_changes to service_role;
@@ -307,7 +311,8 @@ grant select on public.ticket_status_changes to service_role;
 drop policy if exists ticket_status_changes_select on public.ticket_status_changes;
 create policy ticket_status_changes_select on public.ticket_status_changes for select to authenticated
 using (workspace_id = any (array(select authz.workspaces_with('tickets.read') limit authz.refuse_estimates())));
-comment on policy ticket_status_changes_select on public.ticket_status_changes is 'Those whose role allows it, in their workspaces.';
+comment on policy ticket_status_changes_select on public.ticket_status_changes is
+'Those whose role allows it, in their workspaces.';
 
 drop policy if exists ticket_status_changes_live on public.ticket_status_changes;
 create policy ticket_status_changes_live on public.ticket_status_changes as restrictive for all to authenticated

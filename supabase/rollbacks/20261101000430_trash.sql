@@ -7,4 +7,5 @@ tenancy.table_named(text), tenancy.soft_delete(), tenancy.is_orphan(regclass, js
 tenancy.delete_row(regclass, uuid, uuid), tenancy.stamp(regclass, uuid, uuid[], timestamptz),
 tenancy.require_live_parents_of_row(), tenancy.require_live_parents(), tenancy.refuse_deleted_parent(text),
 tenancy.parent_arguments(regclass), tenancy.parents(regclass), tenancy.children(regclass);
+drop type tenancy.trashed;
 drop table tenancy.deletions;

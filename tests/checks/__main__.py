@@ -21,8 +21,12 @@ from . import plpgsql
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 SUPABASE = ROOT / "node_modules/@supabase/cli-linux-x64/bin/supabase"
-# On a fresh database no index has been used yet.
-EXPECTED_ADVICE = ("unused_index",)
+EXPECTED_ADVICE = (
+    # On a fresh database no index has been used yet.
+    ("unused_index", ""),
+    # Two transactions that bring the same new word would wait for each other at its key.
+    ("no_primary_key", "`tenancy.search_spellings`"),
+)
 
 
 def command(*words: str | Path) -> str:
@@ -36,7 +40,7 @@ def command(*words: str | Path) -> str:
 
 def supabase_lint(url: str) -> str:
     return command(SUPABASE, "db", "lint", f"--remote={url}", "--level", "warning", "--fail-on", "warning", "--schema",
-                   "public,authz,tenancy,billing,ops")  # fmt: skip
+                   "public,authz,tenancy,billing,ops,audit,ledger")  # fmt: skip
 
 
 def supabase_advisors(url: str) -> str:
@@ -51,7 +55,11 @@ def supabase_advisors(url: str) -> str:
     except ValueError:
         return f"its answer is not JSON: {result.stdout[-500:]} {result.stderr[-500:]}"
     rows = found if isinstance(found, list) else found.get("results", found.get("advisors", []))
-    return "\n".join(f"{row['name']}: {row.get('detail', '')}" for row in rows if row["name"] not in EXPECTED_ADVICE)
+    return "\n".join(
+        f"{row['name']}: {row.get('detail', '')}"
+        for row in rows
+        if not any(row["name"] == name and about in row.get("detail", "") for name, about in EXPECTED_ADVICE)
+    )
 
 
 def policies_check(url: str) -> str:

@@ -6,12 +6,15 @@ import psycopg
 
 QUERY = """
 with functions as (
-    select p.oid, p.oid::regprocedure::text as name, t.tgrelid, t.tgoldtable, t.tgnewtable
+    -- A function of several triggers of a table sees the transition tables of all of them.
+    select p.oid, p.oid::regprocedure::text as name, t.tgrelid, max(t.tgoldtable) as tgoldtable,
+        max(t.tgnewtable) as tgnewtable
     from pg_proc p
     join pg_language l on l.oid = p.prolang and l.lanname = 'plpgsql'
     left join pg_trigger t on t.tgfoid = p.oid and not t.tgisinternal
     where p.pronamespace::regnamespace::text = any (ops.house_schemas())
         and (p.prorettype <> 'trigger'::regtype or t.oid is not null)
+    group by p.oid, t.tgrelid
 )
 select f.name, c.lineno, c.level, c.message
 from functions f
@@ -21,6 +24,14 @@ cross join lateral extensions.plpgsql_check_function_tb(
 ) c
 -- A constant returned as a row is one: there is nothing to make faster.
 where c.message <> 'immutable expression without parameters found'
+    -- Their SQL is put together from the catalogue and from the house's own registries, by format() and quote_…().
+    and not (
+        c.message = 'text type variable is not sanitized'
+        and f.oid::regproc::text in (
+            'tenancy.attach', 'tenancy.is_orphan', 'tenancy.search', 'ops.import_rows', 'ops.erase_details',
+            'ops.erase_user', 'ops.erase_workspace'
+        )
+    )
 order by 1, 2
 """
 
