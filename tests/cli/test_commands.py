@@ -65,7 +65,7 @@ def test_workspaces_are_listed_searched_filtered_and_paged(house: Database) -> N
     assert ([row["slug"] for row in second["rows"]], second["next_after"]) == (["globex"], None)
     shown = answer(house, "workspaces", "show", "ACME")
     assert shown["owners"] == ["ada@acme.example"]
-    assert shown["usage"] == ["members 2 of 3", "projects 1 of 3"]
+    assert shown["usage"] == ["members 2 of 3", "projects 1 of 3", "tickets 0 of 50"]
 
 
 def test_a_workspace_lives_and_dies(house: Database) -> None:
@@ -107,7 +107,7 @@ def test_members_and_users(house: Database) -> None:
 
 def test_plans_and_doctor(house: Database) -> None:
     assert [row["plan"] for row in answer(house, "plans", "list")] == ["free", "pro", "enterprise"]
-    assert answer(house, "plans", "show", "free")["limits"] == ["members 3", "projects 3"]
+    assert answer(house, "plans", "show", "free")["limits"] == ["members 3", "projects 3", "tickets 50"]
     report = answer(house, "doctor")
     assert report["is_sound"], report
     tables = rowhouse(house, "workspaces", "list").stdout

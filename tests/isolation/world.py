@@ -16,11 +16,25 @@ Row = dict[str, Any]
 # What each system role may do, written down a second time on purpose: the oracle.
 VIEWER = {
     "workspace.read", "members.read", "roles.read", "billing.read", "projects.read", "tasks.read",
+    "customers.read", "tickets.read",
 }  # fmt: skip
-MEMBER = VIEWER | {"projects.create", "projects.update", "tasks.create", "tasks.update", "tasks.delete"}
+MEMBER = (
+    VIEWER
+    | {"projects.create", "projects.update", "tasks.create", "tasks.update", "tasks.delete"}
+    | {
+        "customers.create",
+        "customers.update",
+        "customers.delete",
+        "tickets.create",
+        "tickets.update",
+        "tickets.delete",
+        "ledger.read",
+        "ledger.post",
+    }
+)
 ADMIN = MEMBER | {
     "workspace.update", "members.invite", "members.update", "members.remove", "roles.manage", "billing.manage",
-    "projects.delete", "projects.read_private", "audit.read", "trash.manage",
+    "projects.delete", "projects.read_private", "audit.read", "trash.manage", "ledger.refund",
 }  # fmt: skip
 OWNER = ADMIN | {"workspace.delete", "workspace.transfer"}
 HELD = {"viewer": VIEWER, "member": MEMBER, "admin": ADMIN, "owner": OWNER}
@@ -43,13 +57,20 @@ NEEDED = {
     "invitations": {"select": "members.invite"},
     "workspace_usage": {"select": "billing.read"},
     "audit_log": {"select": "audit.read"},
+    "ticket_status_changes": {"select": "tickets.read"},
+    # Whoever sees money sees tickets, too.
+    "ticket_balances": {"select": "ledger.read"},
+    "customer_balances": {"select": "ledger.read"},
+    "account_statement": {"select": "ledger.read"},
+    "trial_balance": {"select": "ledger.read"},
+    "cash_report": {"select": "ledger.read"},
     "projects": {
         "select": "projects.read", "insert": "projects.create", "update": "projects.update", "delete": "projects.delete",
     },
     "project_members": {"select": "projects.read", "insert": "projects.update", "delete": "projects.update"},
     "tasks": {"select": "tasks.read", "insert": "tasks.create", "update": "tasks.update", "delete": "tasks.delete"},
 }  # fmt: skip
-CATALOGUES = ("permissions", "roles", "role_permissions")
+CATALOGUES = ("permissions", "roles", "role_permissions", "ticket_transitions")
 
 
 @dataclass(frozen=True)
@@ -146,9 +167,18 @@ def plant(db: Connection, workspace: uuid.UUID, owner: uuid.UUID) -> dict[str, u
         "select %s, 'x@example.com', id, now() + interval '1 day' from roles where key = 'member' returning id",
         [workspace],
     )
-    for table in tenant_tables(db):
+    for table in ("customers", "tickets", "ticket_status_changes", *tenant_tables(db)):
         if table not in rows:
             rows[table] = one(db, *insertion(db, table, workspace, rows, returning=True))
+    for kind, debit, credit, method in (
+        ("charge", "receivable", "sales", None),
+        ("payment", "cash", "receivable", "cash"),
+    ):
+        run(
+            db,
+            "select ledger.post_for_ticket(t, %s, 1000, %s, %s, %s, '', %s) from tickets t where workspace_id = %s and id = %s",
+            [kind, debit, credit, kind, method, workspace, rows["tickets"]],
+        )
     return rows
 
 
