@@ -66,7 +66,11 @@ begin
             origin.actor_kind := split_part(actor, ':', 1);
             origin.actor_name := substr(actor, length(origin.actor_kind) + 2);
             origin.on_behalf_of := nullif(current_setting('rowhouse.on_behalf_of', true), '')::uuid;
-        elsif current_setting('application_name') like 'pg_cron%' then
+        -- As a background worker pg_cron has no name of its own.
+        elsif current_setting('application_name') = 'pg_cron' or (
+            current_setting('application_name') = ''
+            and (select a.backend_type from pg_stat_get_activity(pg_backend_pid()) a) = 'pg_cron'
+        ) then
             origin.actor_kind := 'cron';
         else
             origin.actor_kind := 'database';

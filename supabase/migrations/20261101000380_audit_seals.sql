@@ -214,11 +214,9 @@ as $$
     union all
     -- What no seal covers, which the seals' own checks would not come across.
     select null, e.kept_until, e.position, 'no seal covers this record: it was inserted'
-    from (select distinct e.kept_until, e.seal_number from audit.entries e) as pieces
-    join audit.entries e on e.kept_until = pieces.kept_until and e.seal_number = pieces.seal_number
-    where not exists (
-        select from audit.seals s where s.number = pieces.seal_number and s.kept_until = pieces.kept_until
-    )
+    from audit.entries e
+    left join audit.seals s on s.number = e.seal_number and s.kept_until = e.kept_until
+    where (e.position between s.first_position and s.last_position) is not true
     union all
     select null, e.kept_until, e.position, 'its details were erased, and no record tells why'
     from audit.entries e
@@ -380,3 +378,6 @@ comment on column public.audit_log.ip is 'From where.';
 comment on column public.audit_log.user_agent is 'With what, as the client says.';
 comment on column public.audit_log.request_id is 'The request.';
 comment on column public.audit_log.is_sealed is 'Whether it is part of the sealed chain yet; a minute later it is.';
+
+create trigger audit_log_is_read_only instead of insert or update or delete on public.audit_log
+for each row execute function ops.refuse_change();

@@ -437,6 +437,9 @@ comment on column public.trash.deleted_by is 'By whom.';
 comment on column public.trash.row_count is 'How many rows come back with it, itself included.';
 comment on column public.trash.purge_after is 'Until when it can be restored.';
 
+create trigger trash_is_read_only instead of insert or update or delete on public.trash
+for each row execute function ops.refuse_change();
+
 create function public.restore(workspace_id uuid, kind text, id uuid) returns bigint
 language sql
 set search_path = pg_catalog, pg_temp

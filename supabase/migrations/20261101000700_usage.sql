@@ -43,3 +43,6 @@ comment on column public.workspace_usage.used is 'How many there are.';
 comment on column public.workspace_usage.max is 'How many there may be; null is without limit.';
 comment on column public.workspace_usage.remaining is 'How many more there may be; null is without limit.';
 comment on column public.workspace_usage.lifted_by is 'The smallest plan that allows more than max; null if none does.';
+
+create trigger workspace_usage_is_read_only instead of insert or update or delete on public.workspace_usage
+for each row execute function ops.refuse_change();

@@ -437,3 +437,18 @@ comment on column public.cash_report.received is 'Payments, less those reversed.
 comment on column public.cash_report.refunded is 'Refunds, less those reversed.';
 comment on column public.cash_report.net is 'What is left of it.';
 comment on column public.cash_report.transactions is 'How many.';
+
+create trigger ticket_balances_is_read_only instead of insert or update or delete on public.ticket_balances
+for each row execute function ops.refuse_change();
+
+create trigger customer_balances_is_read_only instead of insert or update or delete on public.customer_balances
+for each row execute function ops.refuse_change();
+
+create trigger account_statement_is_read_only instead of insert or update or delete on public.account_statement
+for each row execute function ops.refuse_change();
+
+create trigger trial_balance_is_read_only instead of insert or update or delete on public.trial_balance
+for each row execute function ops.refuse_change();
+
+create trigger cash_report_is_read_only instead of insert or update or delete on public.cash_report
+for each row execute function ops.refuse_change();

@@ -228,3 +228,23 @@ def test_an_estimate_which_would_tell_of_other_tenants_is_refused(
             "/workspaces", params={"select": "id,projects!inner(id)"}, headers=[("Prefer", "count=planned")]
         )
         assert embedded.status_code == 400
+
+
+def test_views_are_read_only_and_say_so(rest: Rest, connection: Connection, world: World) -> None:
+    views = [
+        row["relname"]
+        for row in run(
+            connection, "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind = 'v'"
+        )
+    ]
+    assert len(views) >= 8
+    for identity in world.identities:
+        with client(rest, identity) as http:
+            for view in views:
+                where = {"workspace_id": f"eq.{world.a}"}
+                for answer in (
+                    http.patch(f"/{view}", params=where, json={"workspace_id": str(world.b)}),
+                    http.delete(f"/{view}", params=where),
+                    http.post(f"/{view}", json={"workspace_id": str(world.a)}),
+                ):
+                    assert answer.status_code in (400, 401, 403), f"{identity.name}: {view}: {answer.text}"
