@@ -231,10 +231,10 @@ begin
                 'Set billing.usage_counters.used to the number of rows, and find what bypassed the triggers.'
             from billing.usage_counters c
             join public.workspaces w on w.id = c.workspace_id
-            left join (select workspace_id, count(*) as there from %s group by 1) t on t.workspace_id = c.workspace_id
+            left join (select workspace_id, count(*) as there from %s where %s group by 1) t on t.workspace_id = c.workspace_id
             where c.resource = %L and c.used <> coalesce(t.there, 0)
             $query$,
-            counted.relation, counted.resource
+            counted.relation, billing.live_rows(counted.relation), counted.resource
         );
     end loop;
 end
