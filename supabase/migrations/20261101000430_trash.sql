@@ -120,17 +120,19 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    is_dead boolean;
+    is_live boolean;
     this jsonb := to_jsonb(new);
     was jsonb := to_jsonb(old);
 begin
     for i in 0 .. tg_nargs / 2 - 1 loop
-        continue when old.deleted_at is null and this -> tg_argv[2 * i] = was -> tg_argv[2 * i];
+        continue when this ->> tg_argv[2 * i] is null
+            or (old.deleted_at is null and this -> tg_argv[2 * i] = was -> tg_argv[2 * i]);
+        -- Held like the check of a foreign key holds it: whoever deletes it now waits, or is waited for.
         execute format(
-            'select exists (select from %s p where p.workspace_id = $1 and p.id = $2 and p.deleted_at is not null)',
+            'select true from %s p where p.workspace_id = $1 and p.id = $2 and p.deleted_at is null for key share',
             tg_argv[2 * i + 1]
-        ) into is_dead using new.workspace_id, (this ->> tg_argv[2 * i])::uuid;
-        if is_dead then
+        ) into is_live using new.workspace_id, (this ->> tg_argv[2 * i])::uuid;
+        if is_live is null then
             perform tenancy.refuse_deleted_parent(tg_argv[2 * i + 1]);
         end if;
     end loop;
@@ -196,6 +198,13 @@ as $$
 declare
     stamp timestamptz;
 begin
+    if current_setting('transaction_isolation') <> 'read committed'
+        and exists (select from tenancy.children(delete_row.relation) c where c.on_delete in ('a', 'r', 'c'))
+    then
+        raise exception 'what others can refer to can only be deleted in a read committed transaction'
+            using errcode = 'active_sql_transaction',
+            hint = 'Rows that came to refer to it since the transaction began would be missed.';
+    end if;
     loop
         -- Its own in the workspace: it is what restore() knows the set by.
         select greatest(max(d.deleted_at) + interval '1 microsecond', ops.now()) into stamp

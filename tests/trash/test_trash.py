@@ -269,7 +269,7 @@ def test_no_child_lives_behind_a_parent_that_is_deleted_meanwhile(
     call = Call(second, other)
     wait_until_blocked(watch, second)
     first.commit()
-    assert call.result() in ("23503", "40001")
+    assert call.result() in ("23503", "40001", "25001")
     second.rollback()
     behind = one(
         watch,
@@ -277,6 +277,31 @@ def test_no_child_lives_behind_a_parent_that_is_deleted_meanwhile(
         "where t.deleted_at is null and c.deleted_at is not null",
     )
     assert behind == 0
+
+
+def test_a_child_is_not_restored_to_a_parent_that_is_being_deleted(connect: Connect) -> None:
+    setup, watch = connect(), connect(autocommit=True)
+    workspace = make_workspace(setup, make_user(setup))
+    project = make_project(setup, workspace)
+    task = make_task(setup, workspace, project)
+    delete(setup, "tasks", task)
+    setup.commit()
+    for first_deed, second_deed in (("restore", "delete"), ("delete", "restore")):
+        first, second = connect(), connect()
+        deeds: dict[str, Callable[[Connection], Any]] = {
+            "restore": lambda db: restore(db, workspace, "tasks", task),
+            "delete": lambda db: delete(db, "projects", project),
+        }
+        deeds[first_deed](first)
+        call = Call(second, deeds[second_deed])
+        wait_until_blocked(watch, second)
+        first.commit()
+        assert call.result() == ("ok" if first_deed == "restore" else "restore_conflict")
+        behind = "select count(*) from tasks t join projects p on p.id = t.project_id where t.deleted_at is null and p.deleted_at is not null"
+        assert one(watch, behind) == 0
+        if first_deed == "restore":
+            restore(watch, workspace, "projects", project)
+            delete(watch, "tasks", task)
 
 
 def test_of_two_who_delete_the_same_row_one_does(connect: Connect) -> None:
