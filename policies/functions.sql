@@ -19,9 +19,10 @@ grant execute on function tenancy.trash() to authenticated;
 -- search() runs as its caller, and asks these.
 grant execute on function tenancy.search(uuid, text, text[], integer) to authenticated;
 grant execute on function tenancy.search_words(text) to authenticated;
+grant execute on function tenancy.search_parts(text) to authenticated;
 grant execute on function tenancy.search_mark(uuid) to authenticated;
-grant execute on function tenancy.search_query(uuid, text[], boolean) to authenticated;
-grant execute on function tenancy.search_candidates(uuid, text[], regclass[], boolean, integer) to authenticated;
+grant execute on function tenancy.search_query(uuid, text[], text) to authenticated;
+grant execute on function tenancy.search_candidates(uuid, text[], regclass[], text) to authenticated;
 grant execute on function tenancy.searchable_tables(text[]) to authenticated;
 grant execute on function tenancy.similar_words(uuid, text[]) to authenticated;
 grant execute on function tenancy.search_text(text) to authenticated;

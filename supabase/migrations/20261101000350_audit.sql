@@ -148,7 +148,9 @@ create table audit.inbox (
     ip inet,
     user_agent text,
     request_id text,
-    constraint inbox_pkey primary key (number)
+    digest bytea,
+    constraint inbox_pkey primary key (number),
+    constraint inbox_occurred_at_is_a_time check (isfinite(occurred_at))
 );
 alter table audit.inbox enable row level security;
 create index inbox_workspace_id on audit.inbox (workspace_id, occurred_at desc, id);
@@ -171,6 +173,7 @@ comment on column audit.inbox.on_behalf_of is 'For whom they acted, if not for t
 comment on column audit.inbox.ip is 'From where, as our outermost proxy saw it.';
 comment on column audit.inbox.user_agent is 'With what, as the client says.';
 comment on column audit.inbox.request_id is 'The request, as the gateway numbers them.';
+comment on column audit.inbox.digest is 'A hash over all of what it tells of, where that must never change.';
 
 -- The same, sealed. A partition holds what is kept until the same month, whoever's it is: what is past its
 -- retention goes by the partition. The key needs no foreign one: a record outlives what it tells of.
@@ -196,6 +199,7 @@ create table audit.entries (
     ip inet,
     user_agent text,
     request_id text,
+    digest bytea,
     salt uuid,
     details_hash bytea not null,
     entry_hash bytea not null,
@@ -213,7 +217,7 @@ comment on table audit.entries is 'Sealed records, by the month until which they
 comment on column audit.entries.kept_until is 'The first day of the month in which they may go.';
 comment on column audit.entries.position is 'Its place among those kept as long, without a gap.';
 comment on column audit.entries.seal_number is 'The seal that covers it.';
-comment on column audit.entries.number is 'As in audit.inbox, like all columns up to request_id.';
+comment on column audit.entries.number is 'As in audit.inbox, like all columns up to digest.';
 comment on column audit.entries.id is 'The record.';
 comment on column audit.entries.transaction_id is 'The transaction.';
 comment on column audit.entries.occurred_at is 'When.';
@@ -231,6 +235,7 @@ comment on column audit.entries.on_behalf_of is 'For whom.';
 comment on column audit.entries.ip is 'From where.';
 comment on column audit.entries.user_agent is 'With what.';
 comment on column audit.entries.request_id is 'By which request.';
+comment on column audit.entries.digest is 'A hash over all of what it tells of; never erased.';
 comment on column audit.entries.salt is 'Keeps the details from being guessed from their hash.';
 comment on column audit.entries.details_hash is
 'SHA-256 of salt, values, address and user agent: these can be erased, and the chain still holds.';
@@ -247,27 +252,27 @@ create trigger entries_are_never_truncated before truncate on audit.entries
 for each statement execute function ops.refuse_change();
 
 create function audit.write(
-    action text, workspace_id uuid, resource text, row_id text, before jsonb default null, after jsonb default null
+    action text, workspace_id uuid, resource text, row_id text, before jsonb default null, after jsonb default null,
+    digest bytea default null, id uuid default gen_random_uuid()
 ) returns uuid
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     origin audit.origin := audit.origin();
-    written uuid;
 begin
     insert into audit.inbox (
-        workspace_id, action, resource, row_id, before, after,
-        actor_kind, actor_id, actor_name, on_behalf_of, ip, user_agent, request_id
+        id, workspace_id, action, resource, row_id, before, after,
+        actor_kind, actor_id, actor_name, on_behalf_of, ip, user_agent, request_id, digest
     ) values (
-        write.workspace_id, write.action, write.resource, write.row_id, write.before, write.after,
+        write.id, write.workspace_id, write.action, write.resource, write.row_id, write.before, write.after,
         origin.actor_kind, origin.actor_id, origin.actor_name, origin.on_behalf_of,
-        origin.ip, origin.user_agent, origin.request_id
-    ) returning id into written;
-    return written;
+        origin.ip, origin.user_agent, origin.request_id, write.digest
+    );
+    return write.id;
 end
 $$;
-comment on function audit.write(text, uuid, text, text, jsonb, jsonb) is
+comment on function audit.write(text, uuid, text, text, jsonb, jsonb, bytea, uuid) is
 'Records something that is no change of a row. Returns the id of the record. For definer functions.';
 
 -- Partitions ---------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ as $$
     where
         a.attrelid = redacted_columns.relation and a.attnum > 0 and not a.attisdropped
         -- What is called a secret is one, declared or not.
-        and (a.attname = any (redacted_columns.declared) or a.attname ~ '(password|passwd|secret|token|api_key|private_key)')
+        and (a.attname = any (redacted_columns.declared) or a.attname ~* '(password|passwd|secret|token|api_?key|private_?key)')
 $$;
 comment on function audit.redacted_columns(regclass, text[]) is
 'The columns whose values no record may hold: those declared, and those whose names say so.';
@@ -44,7 +44,6 @@ declare
     redacted text[] := audit.redacted_columns(watched.relation, watched.redacted);
     housekeeping constant text[] := '{workspace_id,id,created_at,updated_at,created_by,deleted_at}'::text[];
     has_trash boolean;
-    keys text;
     changed text;
     before text;
     after text;
@@ -53,11 +52,6 @@ declare
 begin
     select coalesce(bool_or(a.attname = 'deleted_at'), false) into has_trash
     from pg_attribute a where a.attrelid = watched.relation and a.attnum > 0 and not a.attisdropped;
-    select string_agg(format('n.%1$I = o.%1$I', a.attname), ' and ' order by u.place) into keys
-    from pg_constraint k
-    cross join unnest(k.conkey) with ordinality as u (attnum, place)
-    join pg_attribute a on a.attrelid = k.conrelid and a.attnum = u.attnum
-    where k.conrelid = watched.relation and k.contype = 'p';
     select
         string_agg(format('case when o.%1$I is distinct from n.%1$I then %1$L end', a.attname), ', ' order by a.attnum),
         string_agg(
@@ -134,16 +128,18 @@ begin
             case when not is_hidden then jsonb_strip_nulls(jsonb_build_object(%11$s)) end,
             origin.actor_kind, origin.actor_id, origin.actor_name, origin.on_behalf_of,
             origin.ip, origin.user_agent, origin.request_id
-        from old_rows o
-        full join new_rows n on %12$s
-        cross join lateral (select array_remove(array[%13$s], null) as changed) c
+        -- Both are filled pair by pair, as rows are updated: a row that one statement updates twice is two pairs.
+        from (select row_number() over () as rowhouse_place, old_rows.* from old_rows) o
+        join (select row_number() over () as rowhouse_place, new_rows.* from new_rows) n
+            on n.rowhouse_place = o.rowhouse_place
+        cross join lateral (select array_remove(array[%12$s], null) as changed) c
         where c.changed <> '{}';
     end if;
     return null;
 end
 $code$,
         whose, watched.resource || '.create', watched.resource, watched.row_id, whole, watched.resource || '.',
-        format('coalesce(%s, %s)', regexp_replace(whose, '\mr\.', 'n.', 'g'), regexp_replace(whose, '\mr\.', 'o.', 'g')),
+        regexp_replace(whose, '\mr\.', 'n.', 'g'),
         case
             when has_trash then format(
                 'case when o.deleted_at is null and n.deleted_at is not null then %L '
@@ -152,9 +148,8 @@ $code$,
             )
             else quote_literal(watched.resource || '.update')
         end,
-        format('coalesce((%s)::text, (%s)::text)', regexp_replace(watched.row_id, '\mr\.', 'n.', 'g'),
-            regexp_replace(watched.row_id, '\mr\.', 'o.', 'g')),
-        before, after, keys, changed
+        regexp_replace(watched.row_id, '\mr\.', 'n.', 'g'),
+        before, after, changed
     );
 end
 $$;

@@ -55,7 +55,9 @@ language sql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
     select sha256(convert_to(
-        jsonb_build_array(salt, before, after, host(ip), user_agent)::text, 'UTF8'
+        jsonb_build_array(
+            salt, before is null, before, after is null, after, ip::text, user_agent
+        )::text, 'UTF8'
     ))
 $$;
 comment on function audit.details_hash(uuid, jsonb, jsonb, inet, text) is
@@ -71,7 +73,7 @@ as $$
             entry.transaction_id::text, extract(epoch from entry.occurred_at), entry.workspace_id,
             entry.action, entry.resource, entry.row_id, entry.changed,
             entry.actor_kind, entry.actor_id, entry.actor_name, entry.on_behalf_of, entry.request_id,
-            encode(entry.details_hash, 'hex')
+            encode(entry.digest, 'hex'), encode(entry.details_hash, 'hex')
         )::text, 'UTF8'
     ))
 $$;
@@ -101,6 +103,7 @@ declare
     head audit.chain_head;
     sealed bigint := 0::bigint;
     longest bigint;
+    earliest date := (date_trunc('month', now() at time zone 'UTC') + interval '1 month')::date;
     month date;
     made audit.seals;
 begin
@@ -108,11 +111,14 @@ begin
     if not pg_try_advisory_xact_lock(hashtextextended('rowhouse audit seal', 0)) then
         return 0::bigint;
     end if;
-    snapshot := pg_current_snapshot();
     select h.* into strict head from audit.chain_head h for update;
+    snapshot := pg_current_snapshot();
     select max(p.audit_months) into longest from billing.plans p;
     for month in
-        select distinct audit.kept_until(date_trunc('month', i.occurred_at, 'UTC'), coalesce(p.audit_months, longest))
+        select distinct
+            greatest(
+                audit.kept_until(date_trunc('month', i.occurred_at, 'UTC'), coalesce(p.audit_months, longest)), earliest
+            )
         from audit.inbox i
         left join billing.workspace_plans wp on wp.workspace_id = i.workspace_id
         left join billing.plans p on p.id = wp.plan_id
@@ -136,26 +142,40 @@ begin
         )
         returning i.*
     ),
-    kept as (
+    kept as materialized (
         select
-            t.*, audit.kept_until(t.occurred_at, coalesce(p.audit_months, longest)) as kept_until,
+            t.*,
+            -- What comes late, as in an import, is kept a while all the same.
+            greatest(audit.kept_until(t.occurred_at, coalesce(p.audit_months, longest)), earliest) as kept_until,
             gen_random_uuid() as salt
         from taken t
         left join billing.workspace_plans wp on wp.workspace_id = t.workspace_id
         left join billing.plans p on p.id = wp.plan_id
     ),
+    months as materialized (
+        select
+            m.kept_until,
+            coalesce(
+                (
+                    select s.last_position from audit.seals s where s.kept_until = m.kept_until
+                    order by s.first_position desc limit 1
+                ),
+                0
+            ) as last_position
+        from (select distinct k.kept_until from kept k) as m
+    ),
     placed as materialized (
         select row(
             k.kept_until,
-            coalesce((select max(s.last_position) from audit.seals s where s.kept_until = k.kept_until), 0)
-            + row_number() over (partition by k.kept_until order by k.number),
+            m.last_position + row_number() over (partition by k.kept_until order by k.number),
             head.seal_number + dense_rank() over (order by k.kept_until),
             k.number, k.id, k.transaction_id, k.occurred_at, k.workspace_id, k.action, k.resource, k.row_id,
             k.changed, k.before, k.after, k.actor_kind, k.actor_id, k.actor_name, k.on_behalf_of, k.ip,
-            k.user_agent, k.request_id, k.salt,
+            k.user_agent, k.request_id, k.digest, k.salt,
             audit.details_hash(k.salt, k.before, k.after, k.ip, k.user_agent), ''::bytea, null
         )::audit.entries as entry
         from kept k
+        join months m on m.kept_until = k.kept_until
     )
     insert into audit.entries
     select
@@ -163,7 +183,7 @@ begin
         (p.entry).transaction_id, (p.entry).occurred_at, (p.entry).workspace_id, (p.entry).action,
         (p.entry).resource, (p.entry).row_id, (p.entry).changed, (p.entry).before, (p.entry).after,
         (p.entry).actor_kind, (p.entry).actor_id, (p.entry).actor_name, (p.entry).on_behalf_of, (p.entry).ip,
-        (p.entry).user_agent, (p.entry).request_id, (p.entry).salt, (p.entry).details_hash,
+        (p.entry).user_agent, (p.entry).request_id, (p.entry).digest, (p.entry).salt, (p.entry).details_hash,
         audit.entry_hash(p.entry), null
     from placed p;
     get diagnostics sealed = row_count;
@@ -194,6 +214,20 @@ every minute; no writer waits for it.';
 
 -- Verifying ----------------------------------------------------------------------------------
 
+create function audit.erased() returns table (erasure uuid, records bigint, hash text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    select
+        e.erased_by, count(*),
+        encode(sha256(string_agg(e.entry_hash, ''::bytea order by e.kept_until, e.position)), 'hex')
+    from audit.entries e
+    where e.erased_by is not null
+    group by e.erased_by
+$$;
+comment on function audit.erased() is
+'How many sealed records each erasure emptied, and a hash over which: its own record says the same.';
+
 create function audit.verify_head()
 returns table (seal_number bigint, kept_until date, record_position bigint, finding text)
 language sql stable
@@ -218,16 +252,18 @@ as $$
     left join audit.seals s on s.number = e.seal_number and s.kept_until = e.kept_until
     where (e.position between s.first_position and s.last_position) is not true
     union all
-    select null, e.kept_until, e.position, 'its details were erased, and no record tells why'
-    from audit.entries e
-    where
-        e.erased_by is not null
-        and not exists (
-            select from audit.inbox i where i.id = e.erased_by and i.action like '%.erase'
-        )
-        and not exists (
-            select from audit.entries why where why.id = e.erased_by and why.action like '%.erase'
-        )
+    select null, null, null, 'details were erased that the record of the erasure does not tell of'
+    from audit.erased() as erased
+    where not exists (
+        select from (
+            select i.id, i.action, i.after from audit.inbox i
+            union all
+            select why.id, why.action, why.after from audit.entries why
+        ) as told
+        where
+            told.id = erased.erasure and told.action like '%.erase'
+            and told.after = jsonb_build_object('records', erased.records, 'hash', erased.hash)
+    )
 $$;
 comment on function audit.verify_head() is
 'What does not hold about the end of the chain, and records outside it; no rows if all does.';
@@ -253,10 +289,10 @@ begin
         if seal.number <> wanted then
             return query select wanted, null::date, null::bigint, 'the seal is missing: it was deleted';
             wanted := seal.number;
-        elsif seal.previous_hash <> previous then
+        elsif seal.previous_hash is distinct from previous then
             return query select seal.number, seal.kept_until, null::bigint, 'the seal does not follow the one before it';
         end if;
-        if audit.seal_hash(seal) <> seal.hash then
+        if audit.seal_hash(seal) is distinct from seal.hash then
             return query select seal.number, seal.kept_until, null::bigint, 'the seal was edited';
         end if;
         previous := seal.hash;
@@ -276,12 +312,12 @@ begin
                 return query select seal.number, seal.kept_until, expected, 'the record is missing: it was deleted or moved';
                 broken := true;
             end if;
-            if entry.seal_number <> seal.number
-                or audit.entry_hash(entry) <> entry.entry_hash
+            if entry.seal_number is distinct from seal.number
+                or audit.entry_hash(entry) is distinct from entry.entry_hash
                 or (
                     entry.erased_by is null
                     and audit.details_hash(entry.salt, entry.before, entry.after, entry.ip, entry.user_agent)
-                    <> entry.details_hash
+                    is distinct from entry.details_hash
                 )
             then
                 return query select seal.number, seal.kept_until, entry.position, 'the record was edited or moved';
@@ -291,7 +327,7 @@ begin
         end loop;
         if expected <= seal.last_position then
             return query select seal.number, seal.kept_until, expected, 'the record is missing: it was deleted or moved';
-        elsif not broken and seal.entries_hash <> (
+        elsif not broken and seal.entries_hash is distinct from (
             select sha256(string_agg(e.entry_hash, ''::bytea order by e.position)) from audit.entries e
             where e.kept_until = seal.kept_until and e.position between seal.first_position and seal.last_position
         ) then
@@ -312,7 +348,7 @@ set search_path = pg_catalog, pg_temp
 as $$
     select case
         when s.number is null then 'the seal is gone: the chain was cut, or begun anew'
-        when encode(s.hash, 'hex') <> verify_anchor.hash then 'the seal is another: the chain was rewritten'
+        when encode(s.hash, 'hex') is distinct from verify_anchor.hash then 'the seal is another: the chain was rewritten'
     end
     from (select) as asked
     left join audit.seals s on s.number = verify_anchor.seal_number

@@ -53,11 +53,12 @@ $$;
 comment on function tenancy.children(regclass) is
 'The columns of tenant tables that refer to rows of this one, and what a delete does there (as in pg_constraint).';
 
-create function tenancy.parents(relation regclass) returns table (parent regclass, reference text)
+create function tenancy.parents(relation regclass)
+returns table (parent regclass, reference text, on_delete text)
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-    select k.confrelid::regclass, a.attname::text
+    select k.confrelid::regclass, a.attname::text, k.confdeltype::text
     from pg_constraint k
     join pg_attribute trash on trash.attrelid = k.confrelid and trash.attname = 'deleted_at' and not trash.attisdropped
     cross join unnest(k.conkey, k.confkey) as pair (here, there)
@@ -75,7 +76,9 @@ create function tenancy.parent_arguments(relation regclass) returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-    select coalesce(string_agg(format('%L, %L', p.reference, p.parent::text), ', ' order by p.reference, p.parent), '')
+    select coalesce(string_agg(
+        format('%L, %L, %L', p.reference, p.parent::text, p.on_delete), ', ' order by p.reference, p.parent
+    ), '')
     from tenancy.parents(parent_arguments.relation) p
 $$;
 comment on function tenancy.parent_arguments(regclass) is 'tenancy.parents() as the arguments of a trigger.';
@@ -100,14 +103,14 @@ declare
     is_dead boolean;
 begin
     -- After the checks of the foreign keys, which wait for whoever deletes the parent right now.
-    for i in 0 .. tg_nargs / 2 - 1 loop
+    for i in 0 .. tg_nargs / 3 - 1 loop
         execute format(
             'select exists (select from new_rows n join %s p on p.workspace_id = n.workspace_id and p.id = n.%I '
             'where p.deleted_at is not null and n.deleted_at is null)',
-            tg_argv[2 * i + 1], tg_argv[2 * i]
+            tg_argv[3 * i + 1], tg_argv[3 * i]
         ) into is_dead;
         if is_dead then
-            perform tenancy.refuse_deleted_parent(tg_argv[2 * i + 1]);
+            perform tenancy.refuse_deleted_parent(tg_argv[3 * i + 1]);
         end if;
     end loop;
     return null;
@@ -124,16 +127,18 @@ declare
     this jsonb := to_jsonb(new);
     was jsonb := to_jsonb(old);
 begin
-    for i in 0 .. tg_nargs / 2 - 1 loop
-        continue when this ->> tg_argv[2 * i] is null
-            or (old.deleted_at is null and this -> tg_argv[2 * i] = was -> tg_argv[2 * i]);
+    for i in 0 .. tg_nargs / 3 - 1 loop
+        continue when this ->> tg_argv[3 * i] is null
+            -- What would only be cleared may stay behind, when its parent goes, and may come back so.
+            or (tg_argv[3 * i + 2] in ('n', 'd') and this -> tg_argv[3 * i] = was -> tg_argv[3 * i])
+            or (old.deleted_at is null and this -> tg_argv[3 * i] = was -> tg_argv[3 * i]);
         -- Held like the check of a foreign key holds it: whoever deletes it now waits, or is waited for.
         execute format(
             'select true from %s p where p.workspace_id = $1 and p.id = $2 and p.deleted_at is null for key share',
-            tg_argv[2 * i + 1]
-        ) into is_live using new.workspace_id, (this ->> tg_argv[2 * i])::uuid;
+            tg_argv[3 * i + 1]
+        ) into is_live using new.workspace_id, (this ->> tg_argv[3 * i])::uuid;
         if is_live is null then
-            perform tenancy.refuse_deleted_parent(tg_argv[2 * i + 1]);
+            perform tenancy.refuse_deleted_parent(tg_argv[3 * i + 1]);
         end if;
     end loop;
     return null;
@@ -144,52 +149,82 @@ comment on function tenancy.require_live_parents_of_row() is
 
 -- Deleting -----------------------------------------------------------------------------------
 
-create function tenancy.stamp(relation regclass, workspace_id uuid, ids uuid[], deleted_at timestamptz) returns void
+create function tenancy.stamp(relation regclass, workspace_id uuid, id uuid, deleted_at timestamptz) returns bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+    places regclass[] := array[stamp.relation];
+    place_ids jsonb := jsonb_build_array(jsonb_build_array(stamp.id));
+    at_place integer := 1;
     stamped bigint;
+    total bigint := 0::bigint;
+    ids uuid[];
     reference record;
     found_ids uuid[];
 begin
-    -- FOR UPDATE waits for whoever is adding children: the check of their foreign key holds the parent.
-    execute format(
-        'select count(*) from (select from %s where workspace_id = $1 and id = any ($2) order by id for update) as held',
-        stamp.relation
-    ) using stamp.workspace_id, stamp.ids;
-    execute format(
-        'update %s set deleted_at = $3 where workspace_id = $1 and id = any ($2) and deleted_at is null', stamp.relation
-    ) using stamp.workspace_id, stamp.ids, stamp.deleted_at;
-    get diagnostics stamped = row_count;
-    update tenancy.deletions d
-    set
-        row_count = d.row_count + stamped,
-        tables = case when stamp.relation = any (d.tables) then d.tables else d.tables || stamp.relation end
-    where d.workspace_id = stamp.workspace_id and d.deleted_at = stamp.deleted_at;
-
+    -- Generation by generation, parents before children.
+    while at_place <= cardinality(places) loop
+        select array_agg(i.id::uuid) into ids from jsonb_array_elements_text(place_ids -> (at_place - 1)) as i (id);
+        -- FOR UPDATE waits for whoever is adding children: the check of their foreign key holds the parent.
+        execute format(
+            'select count(*) from '
+            '(select from %s where workspace_id = $1 and id = any ($2) order by id for update) as held',
+            places[at_place]
+        ) using stamp.workspace_id, ids;
+        execute format(
+            'update %s set deleted_at = $3 where workspace_id = $1 and id = any ($2) and deleted_at is null',
+            places[at_place]
+        ) using stamp.workspace_id, ids, stamp.deleted_at;
+        get diagnostics stamped = row_count;
+        total := total + stamped;
+        for reference in select c.* from tenancy.children(places[at_place]) c where c.on_delete = 'c' loop
+            execute format(
+                'select array_agg(id order by id) from %s '
+                'where workspace_id = $1 and %I = any ($2) and deleted_at is null',
+                reference.child, reference.reference
+            ) into found_ids using stamp.workspace_id, ids;
+            continue when found_ids is null;
+            places := places || reference.child;
+            place_ids := place_ids || jsonb_build_array(to_jsonb(found_ids));
+        end loop;
+        at_place := at_place + 1;
+    end loop;
+    -- Only now, as what went along no longer stands in the way.
     for reference in
-        select c.* from tenancy.children(stamp.relation) c
-        where c.on_delete in ('a', 'r', 'c')
-        -- Cascades first: what they take along no longer stands in the way.
-        order by c.on_delete <> 'c', c.child, c.reference
+        select c.*, p.place from (select distinct u.place from unnest(places) as u (place)) as p
+        cross join lateral tenancy.children(p.place) c
+        where c.on_delete in ('a', 'r')
     loop
         execute format(
-            'select array_agg(id order by id) from %s where workspace_id = $1 and %I = any ($2) and deleted_at is null',
-            reference.child, reference.reference
-        ) into found_ids using stamp.workspace_id, stamp.ids;
-        continue when found_ids is null;
-        if reference.on_delete <> 'c' then
+            'select array_agg(c.id) from %s c join %s p on p.workspace_id = c.workspace_id and p.id = c.%I '
+            'where p.workspace_id = $1 and p.deleted_at = $2 and c.deleted_at is null',
+            reference.child, reference.place, reference.reference
+        ) into found_ids using stamp.workspace_id, stamp.deleted_at;
+        if found_ids is not null then
             raise exception '% of % still refer to it', cardinality(found_ids), reference.child
                 using errcode = 'foreign_key_violation', hint = 'Delete them first, or keep it.',
                 table = reference.child::text;
         end if;
-        perform tenancy.stamp(reference.child, stamp.workspace_id, found_ids, stamp.deleted_at);
     end loop;
+    update tenancy.deletions d
+    set
+        row_count = total,
+        tables = array(select u.place from unnest(places) with ordinality as u (place, nth) group by 1 order by min(u.nth))
+    where d.workspace_id = stamp.workspace_id and d.deleted_at = stamp.deleted_at;
+    return total;
 end
 $$;
-comment on function tenancy.stamp(regclass, uuid, uuid[], timestamptz) is
-'Takes rows to the trash, and what cascades from them; refuses (23503) while rows that restrict it are live.';
+comment on function tenancy.stamp(regclass, uuid, uuid, timestamptz) is
+'Takes a row to the trash, and what cascades from it; refuses (23503) while rows that restrict it are live.';
+
+create function tenancy.lock_rows(workspace_id uuid) returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ select pg_advisory_xact_lock(hashtextextended(lock_rows.workspace_id::text, 1930)) $$;
+comment on function tenancy.lock_rows(uuid) is
+'What changes many rows of a workspace in several tables (a cascade, a restore, the end of a membership) goes one after
+the other.';
 
 create function tenancy.delete_row(relation regclass, workspace_id uuid, id uuid) returns timestamptz
 language plpgsql security definer
@@ -197,10 +232,15 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     stamp timestamptz;
+    has_children boolean := exists (
+        select from tenancy.children(delete_row.relation) c where c.on_delete in ('a', 'r', 'c')
+    );
 begin
-    if current_setting('transaction_isolation') <> 'read committed'
-        and exists (select from tenancy.children(delete_row.relation) c where c.on_delete in ('a', 'r', 'c'))
-    then
+    if has_children then
+        -- Whoever removes a member clears references in an order of its own: the two would deadlock.
+        perform tenancy.lock_rows(delete_row.workspace_id);
+    end if;
+    if has_children and current_setting('transaction_isolation') <> 'read committed' then
         raise exception 'what others can refer to can only be deleted in a read committed transaction'
             using errcode = 'active_sql_transaction',
             hint = 'Rows that came to refer to it since the transaction began would be missed.';
@@ -220,7 +260,7 @@ begin
         exit when found;
     end loop;
     perform ops.allow('delete');
-    perform tenancy.stamp(delete_row.relation, delete_row.workspace_id, array[delete_row.id], stamp);
+    perform tenancy.stamp(delete_row.relation, delete_row.workspace_id, delete_row.id, stamp);
     perform ops.allow(null);
     return stamp;
 end
@@ -280,6 +320,20 @@ $$;
 comment on function tenancy.soft_delete() is
 'Trigger: DELETE takes a row to the trash instead. Only a purge, and the end of its parent, really delete.';
 
+create function tenancy.refuse_deleted() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if not ops.is_allowed('import') then
+        raise exception 'a row of % cannot be inserted into the trash', tg_table_name
+            using errcode = 'insufficient_privilege', hint = 'Insert it, then DELETE it.';
+    end if;
+    return new;
+end
+$$;
+comment on function tenancy.refuse_deleted() is 'Trigger: nothing is inserted into the trash, but by an import.';
+
 -- Restoring ----------------------------------------------------------------------------------
 
 create function tenancy.table_named(kind text) returns regclass
@@ -319,12 +373,14 @@ declare
     total bigint := 0::bigint;
     violated text;
 begin
+    perform tenancy.lock_rows(restore_row.workspace_id);
     execute format('select deleted_at from %s where workspace_id = $1 and id = $2 for update', restore_row.relation)
     into stamp using restore_row.workspace_id, restore_row.id;
     select d.* into deletion from tenancy.deletions d
     where d.workspace_id = restore_row.workspace_id and d.deleted_at = stamp
     for update;
-    if stamp is null or not found then
+    -- From then on the purge may have taken a part of it.
+    if stamp is null or not found or deletion.purge_after <= ops.now() then
         perform ops.raise_http(
             404, 'not_in_trash', 'This is not in the trash.', null, 'The view trash lists what can be restored.'
         );
@@ -415,7 +471,8 @@ begin
         return query execute format(
             'select d.workspace_id, %L::text, d.row_id, (%s)::text, d.deleted_at, d.deleted_by, d.row_count, d.purge_after '
             'from tenancy.deletions d join %s r on r.workspace_id = d.workspace_id and r.id = d.row_id '
-            'where d.relation = $1 and d.workspace_id = any ($2) and (d.workspace_id = any ($3) or d.deleted_by = $4)',
+            'where d.relation = $1 and d.workspace_id = any ($2) and (d.workspace_id = any ($3) or d.deleted_by = $4) '
+            'and d.purge_after > ops.now()',
             place.relname, case when place.title is null then 'null' else format('r.%I', place.title) end, place.relation
         ) using
             place.relation, array(select authz.workspaces_with(place.resource || '.delete')), all_of, authz.user_id();

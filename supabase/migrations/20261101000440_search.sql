@@ -44,13 +44,28 @@ set search_path = pg_catalog, pg_temp
 as $$ select left(encode(uuid_send(search_mark.workspace_id), 'hex'), 16) || ':' $$;
 comment on function tenancy.search_mark(uuid) is 'What the lexemes of a tenant begin with.';
 
+create function tenancy.search_parts(content text) returns text
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    -- Addresses, paths and tags are one word to the parser, or none: their parts are added.
+    select case
+        when search_parts.content is null then ''
+        when search_parts.content ~ '[/@.<>_]' then
+            left(search_parts.content, 100000) || ' '
+            || regexp_replace(left(search_parts.content, 100000), '[/@.<>_]+', ' ', 'g')
+        else left(search_parts.content, 100000)
+    end
+$$;
+comment on function tenancy.search_parts(text) is 'A text, and the parts of what in it the parser would not take apart.';
+
 create function tenancy.search_words(content text) returns text[]
 language sql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
     -- "simple" knows no language, so it favours none. Longer words than this are no words.
     select coalesce(array_agg(distinct left(w.word, 64)), '{}')
-    from unnest(tsvector_to_array(to_tsvector('simple', left(search_words.content, 100000)))) as w (word)
+    from unnest(tsvector_to_array(to_tsvector('simple', tenancy.search_parts(search_words.content)))) as w (word)
 $$;
 comment on function tenancy.search_words(text) is 'The words of a text, each once, as the index knows them.';
 
@@ -75,8 +90,8 @@ as $$
         ''
     )::tsvector
     from unnest(
-        setweight(to_tsvector('simple', left(coalesce(search_document.title, ''), 100000)), 'A')
-        || setweight(to_tsvector('simple', left(coalesce(search_document.content, ''), 100000)), 'B')
+        setweight(to_tsvector('simple', tenancy.search_parts(search_document.title)), 'A')
+        || setweight(to_tsvector('simple', tenancy.search_parts(search_document.content)), 'B')
     ) as w
 $$;
 comment on function tenancy.search_document(uuid, text, text) is 'What is kept of a row for searching.';
@@ -127,11 +142,14 @@ comment on function tenancy.index_row() is 'Trigger: keeps the searchable column
 create function tenancy.learn_words(workspace_id uuid, content text) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 begin
     insert into tenancy.search_spellings (workspace_id, spelling, word)
     select learn_words.workspace_id, s.spelling, w.word
-    from unnest(tenancy.search_words(learn_words.content)) as w (word)
+    -- So many of a text will do: a dictionary is not to be had for the price of a note.
+    from unnest((tenancy.search_words(learn_words.content))[1:200]) as w (word)
     cross join lateral tenancy.spellings(w.word) as s (spelling)
     where
         length(w.word) between 4 and 32
@@ -146,6 +164,8 @@ comment on function tenancy.learn_words(uuid, text) is 'Remembers the words of a
 create function tenancy.forget_words(workspace_id uuid, words text[]) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 begin
     delete from tenancy.search_spellings s
@@ -154,7 +174,7 @@ begin
         and s.word = any (forget_words.words)
         and not exists (
             select from tenancy.search_documents d
-            where d.document @@ tenancy.search_query(forget_words.workspace_id, array[s.word], false)
+            where d.document @@ tenancy.search_query(forget_words.workspace_id, array[s.word], '')
         );
 end
 $$;
@@ -178,7 +198,7 @@ for each row execute function tenancy.forget_workspace();
 
 -- Asking -------------------------------------------------------------------------------------
 
-create function tenancy.search_query(workspace_id uuid, words text[], is_prefix boolean) returns tsquery
+create function tenancy.search_query(workspace_id uuid, words text[], suffix text) returns tsquery
 language sql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
@@ -186,20 +206,22 @@ as $$
         format(
             '''%s''%s',
             replace(replace(coalesce(tenancy.search_mark(search_query.workspace_id), '') || w.word, '\', '\\'), '''', ''''''),
-            case when search_query.is_prefix then ':*' else '' end
+            search_query.suffix
         ),
         ' | '
     )::tsquery
     from unnest(search_query.words) as w (word)
 $$;
-comment on function tenancy.search_query(uuid, text[], boolean) is
-'A query for any of these words, or words that begin with one; without a workspace for a text, not the index.';
+comment on function tenancy.search_query(uuid, text[], text) is
+'A query for any of these words, with a suffix of tsquery (:* for what begins so); without a workspace it is for a text.';
 
 create function tenancy.search_candidates(
-    workspace_id uuid, words text[], relations regclass[], with_typos boolean, at_most integer
+    workspace_id uuid, words text[], relations regclass[], scope text
 ) returns table (relation regclass, row_id uuid, rank real)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare
@@ -218,8 +240,10 @@ begin
         return;
     end if;
     foreach term in array search_candidates.words loop
-        part := tenancy.search_query(search_candidates.workspace_id, array[term], true);
-        if search_candidates.with_typos then
+        part := tenancy.search_query(
+            search_candidates.workspace_id, array[term], case search_candidates.scope when 'titles' then ':*A' else ':*' end
+        );
+        if search_candidates.scope = 'typing errors' then
             select array_agg(found.word) into near
             from (
                 select distinct s.word from tenancy.search_spellings s
@@ -229,12 +253,12 @@ begin
                 limit 50
             ) as found;
             if near is not null then
-                part := part || tenancy.search_query(search_candidates.workspace_id, near, false);
+                part := part || tenancy.search_query(search_candidates.workspace_id, near, '');
             end if;
         end if;
         wanted := coalesce(wanted && part, part);
     end loop;
-    -- A word that is everywhere is not read to its end: so many matches are ranked, the first that are found.
+    -- A word that is everywhere is not read to its end: so many matches are looked at, the first that are found.
     return query
     select found.relation, found.row_id, ts_rank(found.document, wanted) as rank
     from (
@@ -244,15 +268,13 @@ begin
             d.document @@ wanted
             and d.workspace_id = search_candidates.workspace_id
             and d.relation = any (readable)
-        limit 1000
-    ) as found
-    order by rank desc, found.row_id
-    limit search_candidates.at_most;
+        limit 5000
+    ) as found;
 end
 $$;
-comment on function tenancy.search_candidates(uuid, text[], regclass[], boolean, integer) is
-'The rows that match, the best first, of the tables that the caller''s role may read there. Only their keys: what a
-row says, and whether the caller sees it at all, is asked of the table itself.';
+comment on function tenancy.search_candidates(uuid, text[], regclass[], text) is
+'The rows that match in their titles, anywhere, or with typing errors, of the tables that the caller''s role may read
+there. Only their keys: what a row says, and whether the caller sees it at all, is asked of the table itself.';
 
 create function tenancy.search(workspace_id uuid, query text, kinds text[], max_results integer)
 returns table (kind text, id uuid, title text, snippet text, rank real)
@@ -264,7 +286,7 @@ declare
     words text[];
     places regclass[];
     place record;
-    with_typos boolean;
+    scope text;
     marked tsquery;
     found jsonb := '{}'::jsonb;
     left_over integer := least(greatest(coalesce(search.max_results, 20), 1), 100);
@@ -281,16 +303,17 @@ begin
     end if;
     places := tenancy.searchable_tables(search.kinds);
 
-    foreach with_typos in array array[false, true] loop
+    foreach scope in array array['titles', 'all', 'typing errors'] loop
         for place in
             select c.relation, array_agg(c.row_id) as ids, jsonb_object_agg(c.row_id, c.rank) as ranks
-            from tenancy.search_candidates(search.workspace_id, words, places, with_typos, 1000) c
+            from tenancy.search_candidates(search.workspace_id, words, places, scope) c
             group by c.relation
         loop
             -- Under the caller's policies, which know what they may see.
             execute format(
-                'select jsonb_object_agg(r.id, jsonb_build_object(''kind'', %L::text, ''rank'', ($3 ->> r.id::text)::real)) '
-                'from %s r where r.workspace_id = $1 and r.id = any ($2)',
+                'select jsonb_object_agg(%1$L || r.id, jsonb_build_object(''kind'', %1$L::text, ''id'', r.id, '
+                '''rank'', ($3 ->> r.id::text)::real)) '
+                'from %2$s r where r.workspace_id = $1 and r.id = any ($2)',
                 (select c.relname from pg_class c where c.oid = place.relation), place.relation
             ) into batch using search.workspace_id, place.ids, place.ranks;
             found := coalesce(batch, '{}') || found;
@@ -298,9 +321,9 @@ begin
         exit when (select count(*) from jsonb_object_keys(found)) >= left_over;
     end loop;
 
-    marked := tenancy.search_query(null, words || tenancy.similar_words(search.workspace_id, words), true);
+    marked := tenancy.search_query(null, words || tenancy.similar_words(search.workspace_id, words), ':*');
     for place in
-        select f.value ->> 'kind' as kind, f.key::uuid as id, (f.value ->> 'rank')::real as rank
+        select f.value ->> 'kind' as kind, (f.value ->> 'id')::uuid as id, (f.value ->> 'rank')::real as rank
         from jsonb_each(found) f
         order by (f.value ->> 'rank')::real desc, f.key
         limit left_over
@@ -356,6 +379,8 @@ comment on function tenancy.searchable_tables(text[]) is
 create function tenancy.similar_words(workspace_id uuid, words text[]) returns text[]
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 begin
     if similar_words.workspace_id not in (select authz.workspaces_with('workspace.read')) then

@@ -226,6 +226,12 @@ as $$
                 and t.tgenabled in ('O', 'A')
         ) < 2
     union all
+    select
+        'self_reference_cascades', format('%s of %s cascades within the table', k.conname, findings.relation),
+        'One statement may delete parent and child: use on delete restrict, or set null (other_id).'
+    from keys k
+    where k.contype = 'f' and k.confrelid = findings.relation and k.confdeltype = 'c'
+    union all
     select w.code, w.finding, w.hint
     from this, audit.watch_findings(findings.relation) w
     where exists (select from tenancy.tenant_tables t where t.relation = findings.relation)
@@ -255,6 +261,15 @@ begin
     execute format(
         'create or replace trigger %I before delete on %s for each row execute function tenancy.soft_delete()',
         table_name || '_soft_delete', attach.relation
+    );
+    execute format(
+        'create or replace trigger %I before insert on %s for each row when (new.deleted_at is not null) '
+        'execute function tenancy.refuse_deleted()',
+        table_name || '_refuse_deleted', attach.relation
+    );
+    execute format(
+        'create or replace trigger %I before truncate on %s for each statement execute function ops.refuse_change()',
+        table_name || '_is_not_truncated', attach.relation
     );
     execute format('drop trigger if exists %I on %s', table_name || '_live_parents_inserted', attach.relation);
     execute format('drop trigger if exists %I on %s', table_name || '_live_parents_updated', attach.relation);
@@ -383,7 +398,7 @@ begin
     perform billing.release_rows(release_table.relation);
     perform audit.unwatch(release_table.relation);
     foreach suffix in array
-        '{guard_update,soft_delete,live_parents_inserted,live_parents_updated,search_changed,search_updated}'::text[]
+        '{guard_update,soft_delete,refuse_deleted,is_not_truncated,live_parents_inserted,live_parents_updated,search_changed,search_updated}'::text[]
     loop
         execute format('drop trigger if exists %I on %s', table_name || '_' || suffix, release_table.relation);
     end loop;
@@ -397,6 +412,8 @@ begin
     );
     delete from tenancy.search_documents d where d.relation = release_table.relation;
     delete from tenancy.deletions d where d.relation = release_table.relation;
+    update tenancy.deletions d set tables = array_remove(d.tables, release_table.relation)
+    where release_table.relation = any (d.tables);
     delete from ops.erasure_plan p where p.relation = release_table.relation;
     delete from tenancy.tenant_tables t where t.relation = release_table.relation;
 end

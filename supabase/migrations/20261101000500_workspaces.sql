@@ -221,6 +221,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     if tg_op = 'DELETE' then
+        perform tenancy.lock_rows(old.workspace_id);
         perform tenancy.lock_workspace(old.workspace_id);
         return old;
     end if;

@@ -616,6 +616,8 @@ begin
             409, 'role_in_use', 'Members or open invitations have this role.', null, 'Give them another first.'
         );
     end if;
+    -- First, while it can be told whose they were.
+    delete from public.role_permissions rp where rp.role_id = delete_role.role_id;
     delete from public.roles r where r.id = delete_role.role_id;
 end
 $$;

@@ -193,7 +193,7 @@ def test_candidates_are_keys_alone_and_of_readable_tables(db: Connection, shop: 
     stranger = make_user(db)
     with as_user(db, stranger):
         assert run(
-            db, "select * from tenancy.search_candidates(%s, '{gyroscope}', '{public.tasks}', true, 10)", [shop["workspace"]]
+            db, "select * from tenancy.search_candidates(%s, '{gyroscope}', '{public.tasks}', 'all')", [shop["workspace"]]
         ) == []  # fmt: skip
         assert one(db, "select tenancy.similar_words(%s, '{gyroscope}')", [shop["workspace"]]) == []
     with acting(db, "authenticated", claims_of(stranger)):
