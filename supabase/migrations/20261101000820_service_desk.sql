@@ -199,13 +199,18 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     if tg_op = 'INSERT' then
-        if new.number = 0 then
-            -- Of a workspace that is not there, the foreign key says so.
-            if exists (select from public.workspaces w where w.id = new.workspace_id) then
-                new.number := tenancy.next_number(new.workspace_id, 'tickets');
-            else
-                new.number := 1;
-            end if;
+        if ops.is_allowed('import') then
+            return new;
+        end if;
+        new.status := 'received';
+        new.completed_at := null;
+        -- What is here already, or whose workspace is not, is not inserted: no number is spent on it.
+        if exists (select from public.workspaces w where w.id = new.workspace_id)
+            and not exists (select from public.tickets t where t.workspace_id = new.workspace_id and t.id = new.id)
+        then
+            new.number := tenancy.next_number(new.workspace_id, 'tickets');
+        else
+            new.number := 1;
         end if;
         return new;
     end if;

@@ -225,6 +225,16 @@ for each row when (
     is distinct from (new.workspace_id, new.id, new.code, new.kind, new.currency, new.subject_id)
 ) execute function ops.refuse_change();
 
+create trigger periods_never_open_again before update on ledger.periods
+for each row when (new.closed_until < old.closed_until or new.workspace_id <> old.workspace_id)
+execute function ops.refuse_change();
+create trigger periods_are_not_deleted before delete on ledger.periods
+for each row execute function ops.refuse_change();
+create trigger payment_states_stay_reversed before update on ledger.payment_states
+for each row when (old.is_reversed and not new.is_reversed) execute function ops.refuse_change();
+create trigger payment_states_are_not_deleted before delete on ledger.payment_states
+for each row execute function ops.refuse_change();
+
 create function ledger.require_balanced() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp

@@ -20,6 +20,24 @@ $$;
 comment on function ledger.body_hash(ledger.transactions, text) is
 'The hash of what a transaction says; `entries` is account:amount of each, by account.';
 
+create function ledger.digest(transaction ledger.transactions, entries text) returns bytea
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return sha256(convert_to(
+        jsonb_build_array(
+            transaction.workspace_id, transaction.id, transaction.idempotency_key, transaction.kind,
+            transaction.description, transaction.occurred_on - date '2000-01-01', transaction.is_dated,
+            extract(epoch from transaction.posted_at), transaction.posted_by, transaction.amount, transaction.subject,
+            transaction.subject_id, transaction.method, transaction.refunds_id, transaction.reverses_id, digest.entries
+        )::text, 'UTF8'
+    ));
+end
+$$;
+comment on function ledger.digest(ledger.transactions, text) is
+'A hash over all of a transaction, as its audit record keeps it.';
+
 create function ledger.refuse_entries(workspace_id uuid, entries jsonb) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -100,6 +118,44 @@ $$;
 comment on function ledger.lock_period(uuid, date) is
 'Holds off a close until commit; answers 409 for a day that is closed already.';
 
+create function ledger.count_refund(refund ledger.transactions) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    payment ledger.transactions;
+    state ledger.payment_states;
+begin
+    select t.* into payment from ledger.transactions t
+    where t.workspace_id = refund.workspace_id and t.id = refund.refunds_id;
+    if not found then
+        perform ops.raise_http(404, 'payment_not_found', 'There is no such payment.');
+    end if;
+    if payment.kind <> 'payment' then
+        perform ops.raise_http(
+            409, 'not_a_payment', format('This is a %s.', payment.kind), null, 'Only payments are refunded.'
+        );
+    end if;
+    -- Changing the row makes refunds and reversals of one payment meet; also under an older snapshot.
+    insert into ledger.payment_states as p (workspace_id, payment_id, refunded)
+    values (payment.workspace_id, payment.id, refund.amount)
+    on conflict on constraint payment_states_pkey do update set refunded = p.refunded + excluded.refunded
+    returning p.* into state;
+    if state.is_reversed then
+        perform ops.raise_http(409, 'already_reversed', 'This payment was reversed: there is nothing to refund.');
+    end if;
+    if state.refunded > payment.amount then
+        perform ops.raise_http(
+            409, 'refund_exceeds_payment', 'More would be refunded than was paid.',
+            jsonb_build_object('paid', payment.amount, 'refunded', state.refunded - refund.amount),
+            format('At most %s can be refunded.', payment.amount - state.refunded + refund.amount)
+        );
+    end if;
+end
+$$;
+comment on function ledger.count_refund(ledger.transactions) is
+'Counts a refund against its payment; answers 404 or 409 for none, for a reversed one, and beyond what was paid.';
+
 -- One plan for everybody, by the keys: a plan from when the tables were small would read all of them.
 -- The amounts come sorted by account: balances are then changed in one order by everybody, so that rings of
 -- transfers cannot deadlock.
@@ -123,14 +179,9 @@ begin
         said := said || account_ids[i] || ':' || amounts[i] || ',';
     end loop;
     transaction.body_hash := ledger.body_hash(transaction, said);
-    insert into ledger.transactions (
-        workspace_id, id, idempotency_key, body_hash, kind, description, occurred_on, is_dated, amount,
-        subject, subject_id, method, refunds_id, reverses_id
-    ) values (
-        transaction.workspace_id, transaction.id, transaction.idempotency_key, transaction.body_hash, transaction.kind,
-        transaction.description, transaction.occurred_on, transaction.is_dated, transaction.amount,
-        transaction.subject, transaction.subject_id, transaction.method, transaction.refunds_id, transaction.reverses_id
-    )
+    transaction.posted_at := ops.now();
+    transaction.posted_by := authz.user_id();
+    insert into ledger.transactions values (transaction.*)
     on conflict on constraint transactions_once_per_key do nothing;
     if not found then
         select t.* into strict known from ledger.transactions t
@@ -144,6 +195,9 @@ begin
         return known.id;
     end if;
     perform ledger.lock_period(transaction.workspace_id, transaction.occurred_on);
+    if transaction.kind = 'refund' then
+        perform ledger.count_refund(transaction);
+    end if;
 
     for i in 1 .. cardinality(account_ids) loop
         update ledger.balances b
@@ -178,9 +232,7 @@ begin
     perform audit.write(
         'ledger.' || case when transaction.kind = 'reversal' then 'reverse' else 'post' end,
         transaction.workspace_id, 'ledger_transactions', transaction.id::text, null,
-        jsonb_build_object(
-            'kind', transaction.kind, 'amount', transaction.amount, 'body_hash', encode(transaction.body_hash, 'hex')
-        )
+        jsonb_build_object('kind', transaction.kind, 'amount', transaction.amount), ledger.digest(transaction, said)
     );
     return transaction.id;
 end
@@ -223,6 +275,20 @@ begin
         perform ops.raise_http(
             400, 'entry_invalid', 'A transaction has from 2 to 1,000 entries.', null,
             'entries is [{"account": "cash:EUR", "debit": 1200}, {"account": "sales:EUR", "credit": 1200}].'
+        );
+    end if;
+    if coalesce(post.kind, '') not in ('journal', 'charge', 'payment', 'refund', 'write_off')
+        or (post.kind = 'refund') <> (post.refunds_id is not null) or length(post.description) > 1000
+    then
+        perform ops.raise_http(
+            400, 'entry_invalid', 'There is no such kind of transaction.', null,
+            'Use journal, charge, payment, write_off, or refund with the payment that it refunds; a description has at '
+            'most 1,000 characters.'
+        );
+    end if;
+    if post.occurred_on not between date '1900-01-01' and (ops.now() at time zone 'UTC')::date + 366 then
+        perform ops.raise_http(
+            400, 'period_invalid', 'This is no day to post to.', null, 'Use a day from 1900 to a year from now.'
         );
     end if;
     select
@@ -284,6 +350,11 @@ begin
         perform ops.raise_http(
             400, 'idempotency_key_invalid', 'There is no idempotency key, or it is too long.', null,
             'Make one for what happened, such as a UUID, and send it again when you try again: 1 to 200 characters.'
+        );
+    end if;
+    if require_key.idempotency_key like 'reverse:%' then
+        perform ops.raise_http(
+            400, 'idempotency_key_invalid', 'Keys that begin with reverse: are for reversals.', null, 'Use another.'
         );
     end if;
 end
@@ -373,7 +444,9 @@ as $$
 declare
     before date;
 begin
-    if close_period.until is null or not isfinite(close_period.until) or close_period.until > ops.now() at time zone 'UTC' then
+    if close_period.until is null or not isfinite(close_period.until) 
+        or close_period.until >= (ops.now() at time zone 'UTC')::date
+    then
         perform ops.raise_http(
             400, 'period_invalid', 'Books are closed until a day that is past.', null, 'Use a day like 2026-10-31.'
         );
@@ -442,21 +515,86 @@ begin
         );
 
     return query
-    select 'transaction ' || t.id, 'the audit log tells of another: it was rewritten'
-    from ledger.transactions t
-    join audit.entries a on a.workspace_id = t.workspace_id and a.row_id = t.id::text
-    where
-        t.workspace_id = place and a.resource = 'ledger_transactions' and a.erased_by is null
-        and a.after ->> 'body_hash' <> encode(t.body_hash, 'hex');
+    with told as (
+        select a.row_id, a.digest from audit.entries a
+        where a.workspace_id = place and a.resource = 'ledger_transactions'
+        union all
+        select a.row_id, a.digest from audit.inbox a
+        where a.workspace_id = place and a.resource = 'ledger_transactions'
+    ),
+    posted as (
+        select t.id::text as row_id, t.posted_at, ledger.digest(t, e.entries) as digest
+        from ledger.transactions t
+        left join lateral (
+            select string_agg(e.account_id || ':' || e.amount || ',', '' order by e.account_id, e.number) as entries
+            from ledger.entries e where e.workspace_id = t.workspace_id and e.transaction_id = t.id
+        ) as e on true
+        where t.workspace_id = place
+    )
+    select
+        'transaction ' || coalesce(p.row_id, t.row_id),
+        case
+            when p.row_id is null then 'the audit log tells of it, the ledger does not: it was deleted'
+            when t.row_id is null then 'the audit log does not tell of it: it was slipped in'
+            else 'the audit log tells of another: it was rewritten'
+        end
+    from posted p
+    full join told t on t.row_id = p.row_id
+    -- Audit records are kept for a year at least.
+    where p.digest is distinct from t.digest and (t.row_id is not null or p.posted_at > now() - interval '12 months');
 
     return query
-    select 'transaction ' || a.row_id, 'the audit log tells of it, the ledger does not: it was deleted'
-    from audit.entries a
+    select 'transaction ' || t.id, 'its amount is not the sum of its debits'
+    from ledger.transactions t
+    where t.workspace_id = place and t.amount is distinct from (
+        select sum(e.amount) filter (where e.amount > 0) from ledger.entries e
+        where e.workspace_id = t.workspace_id and e.transaction_id = t.id
+    );
+
+    return query
+    select format('entry %s of account %s', e.number, e.account_id), 'it belongs to no transaction, or to no account'
+    from ledger.entries e
+    left join ledger.transactions t on t.workspace_id = e.workspace_id and t.id = e.transaction_id
+    left join ledger.accounts a on a.workspace_id = e.workspace_id and a.id = e.account_id
+    where e.workspace_id = place and (t.id is null or a.id is null);
+
+    return query
+    select 'currency ' || a.currency, 'the balances of all accounts do not sum to zero'
+    from ledger.accounts a
+    join ledger.balances b on b.workspace_id = a.workspace_id and b.account_id = a.id
+    where a.workspace_id = place group by a.currency having sum(b.balance) <> 0;
+
+    return query
+    select 'account ' || a.code, 'the audit log tells of another: it was rewritten'
+    from ledger.accounts a
+    join (
+        select e.row_id, e.after from audit.entries e
+        where e.workspace_id = place and e.action = 'ledger_accounts.create' and e.after is not null
+        union all
+        select i.row_id, i.after from audit.inbox i
+        where i.workspace_id = place and i.action = 'ledger_accounts.create' and i.after is not null
+    ) as told on told.row_id = a.id::text
     where
-        a.workspace_id = place and a.resource = 'ledger_transactions'
-        and not exists (
-            select from ledger.transactions t where t.workspace_id = place and t.id::text = a.row_id
-        );
+        a.workspace_id = place
+        and (told.after ->> 'code', told.after ->> 'kind', told.after ->> 'currency', told.after ->> 'subject_id')
+        is distinct from (a.code, a.kind, a.currency, a.subject_id::text);
+
+    return query
+    with closes as (
+        select e.occurred_at, (e.after ->> 'closed_until')::date as closed_until from audit.entries e
+        where e.workspace_id = place and e.action = 'ledger.close_period' and e.after is not null
+        union all
+        select i.occurred_at, (i.after ->> 'closed_until')::date from audit.inbox i
+        where i.workspace_id = place and i.action = 'ledger.close_period' and i.after is not null
+    )
+    select 'period', 'the books were closed for longer than they say'
+    from ledger.periods p
+    where p.workspace_id = place and p.closed_until < (select max(c.closed_until) from closes c)
+    union all
+    select distinct 'transaction ' || t.id, 'it was posted into a period that was closed'
+    from ledger.transactions t
+    join closes c on t.occurred_on <= c.closed_until and t.posted_at > c.occurred_at
+    where t.workspace_id = place;
 
     return query
     select format('entry %s of account %s', e.number, a.code), 'the entries before it do not lead to its balance'
@@ -491,6 +629,16 @@ begin
     where
         a.workspace_id = place and a.refuses_overdraft
         and case when a.kind in ('asset', 'expense') then b.balance < 0 else b.balance > 0 end;
+
+    return query
+    select 'payment ' || t.id, 'whether it was reversed is not what its reversal says'
+    from ledger.transactions t
+    left join ledger.payment_states p on p.workspace_id = t.workspace_id and p.payment_id = t.id
+    where
+        t.workspace_id = place and t.kind = 'payment'
+        and coalesce(p.is_reversed, false) <> exists (
+            select from ledger.transactions r where r.workspace_id = t.workspace_id and r.reverses_id = t.id
+        );
 
     return query
     select 'payment ' || t.id, 'what was refunded of it is not the sum of its refunds, or more than it'

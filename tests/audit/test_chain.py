@@ -64,14 +64,14 @@ TAMPERING = {
     "an insertion": (
         "insert into audit.entries select kept_until, position + 1000, seal_number + 1000, number, gen_random_uuid(), "
         "transaction_id, occurred_at, workspace_id, action, resource, row_id, changed, before, after, actor_kind, actor_id, "
-        "actor_name, on_behalf_of, ip, user_agent, request_id, salt, details_hash, entry_hash, erased_by "
+        "actor_name, on_behalf_of, ip, user_agent, request_id, digest, salt, details_hash, entry_hash, erased_by "
         "from audit.entries where number = %(n)s",
         "inserted",
     ),
     "an insertion under a seal that is there": (
         "insert into audit.entries select kept_until, position + 1000, seal_number, number, gen_random_uuid(), "
         "transaction_id, occurred_at, workspace_id, action, resource, row_id, changed, before, after, actor_kind, actor_id, "
-        "actor_name, on_behalf_of, ip, user_agent, request_id, salt, details_hash, entry_hash, erased_by "
+        "actor_name, on_behalf_of, ip, user_agent, request_id, digest, salt, details_hash, entry_hash, erased_by "
         "from audit.entries where number = %(n)s",
         "inserted",
     ),
@@ -94,7 +94,7 @@ TAMPERING = {
     "details said to be erased": (
         "update audit.entries set before = null, after = null, ip = null, user_agent = null, salt = null, "
         "erased_by = gen_random_uuid() where number = %(n)s",
-        "no record tells why",
+        "does not tell of",
     ),
 }  # fmt: skip
 
