@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,14 @@ if TYPE_CHECKING:
 FORMAT = "rowhouse-export/1"
 PEOPLE = "people"
 CHUNK = 1 << 20
+LARGEST_MANIFEST = 1 << 20
+LONGEST_LINE = 1 << 28
 Progress = Callable[[str, int], None]
+# What reading a zip file, JSON or UTF-8 from a stranger can raise.
+UNREADABLE = (
+    zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, TypeError, ValueError, RuntimeError,
+    NotImplementedError, RecursionError,
+)  # fmt: skip
 
 
 class ArchiveError(RowhouseError):
@@ -100,6 +108,8 @@ def export(
     """
     import psycopg
 
+    if not target.parent.is_dir():
+        raise UsageError(f"There is no folder {target.parent}.", "Make it first.")
     if target.exists():
         raise UsageError(f"{target} is there already.", "Choose another name, or move it away.")
     folder = target.with_name(target.name + ".partial")
@@ -107,6 +117,8 @@ def export(
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     connection.read_only = True
     with connection.transaction():
+        # Tables that rows name are then named with their schemas.
+        connection.execute("set local search_path = pg_catalog, pg_temp")
         for table in tables:
             before = done.get(table.name)
             if before is not None and _is_unchanged(connection, table, owner, before, folder):
@@ -137,6 +149,8 @@ def _resume(folder: Path, manifest: Manifest) -> dict[str, Written]:
     try:
         found = json.loads(state.read_text(encoding="utf-8"))
     except (OSError, ValueError):
+        return {}
+    if not isinstance(found, dict):
         return {}
     if found.get("kind") != manifest.kind or found.get("subject") != json.loads(
         json.dumps(manifest.subject, default=str)
@@ -207,34 +221,38 @@ def _sha256(path: Path) -> str:
 
 def read_manifest(archive: zipfile.ZipFile) -> Manifest:
     """What an archive says it holds. Raises ArchiveError."""
+    hint = "Use what `rowhouse workspaces export` wrote."
     try:
+        if archive.getinfo("manifest.json").file_size > LARGEST_MANIFEST:
+            raise ArchiveError("The archive's manifest is too large to be one.", hint)
         found = json.loads(archive.read("manifest.json"))
         if found["format"] != FORMAT:
             raise ArchiveError(
                 f"This archive is of the format {str(found['format'])[:40]}.", f"{FORMAT} is understood."
             )
-        tables = {t["name"]: Written(int(t["rows"]), int(t["bytes"]), str(t["sha256"])) for t in found["tables"]}
-        return Manifest(found["kind"], found["subject"], tables)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ArchiveError(
-            "This is no export: it has no manifest.", "Use what `rowhouse workspaces export` wrote."
-        ) from error
+        tables = {str(t["name"]): Written(int(t["rows"]), int(t["bytes"]), str(t["sha256"])) for t in found["tables"]}
+        kind, subject = str(found["kind"]), dict(found["subject"])
+    except UNREADABLE as error:
+        raise ArchiveError("This is no export: it has no manifest that can be read.", hint) from error
+    return Manifest(kind, subject, tables)
 
 
 def check(archive: zipfile.ZipFile, manifest: Manifest, progress: Progress) -> None:
     """Compares every file with the manifest, before anything is believed. Raises ArchiveError."""
-    names = {f"{name}.ndjson" for name in manifest.tables} | {"manifest.json"}
-    if set(archive.namelist()) != names:
+    names = [*(f"{name}.ndjson" for name in manifest.tables), "manifest.json"]
+    if sorted(archive.namelist()) != sorted(names):
         raise ArchiveError("The archive holds other files than its manifest names.", "Export it again.")
     for name, wanted in manifest.tables.items():
         digest, rows = hashlib.sha256(), 0
+        if archive.getinfo(f"{name}.ndjson").file_size != wanted.bytes:
+            raise ArchiveError(f"{name} is not what was exported: the archive was changed.", "Export it again.")
         try:
             with archive.open(f"{name}.ndjson") as file:
                 while chunk := file.read(CHUNK):
                     digest.update(chunk)
                     rows += chunk.count(b"\n")
-        except (zipfile.BadZipFile, EOFError, OSError) as error:
-            raise ArchiveError(f"{name} cannot be read: {error}.", "Export it again.") from error
+        except UNREADABLE as error:
+            raise ArchiveError(f"{name} cannot be read: the archive is damaged.", "Export it again.") from error
         if digest.hexdigest() != wanted.sha256 or rows != wanted.rows:
             raise ArchiveError(f"{name} is not what was exported: the archive was changed.", "Export it again.")
         progress(name, wanted.rows)
@@ -257,29 +275,41 @@ def load(connection: Connection, path: Path, checking: Progress, loading: Progre
         if manifest.kind != "workspace":
             raise ArchiveError(f"This is the export of a {manifest.kind}.", "Only workspaces are imported.")
         check(archive, manifest, checking)
-        with archive.open("public.workspaces.ndjson") as file:
-            first = file.readline().decode()
-        row = connection.execute("select ops.begin_import(%s::jsonb)", [first or "{}"]).fetchone()
-        workspace = row[0] if row else None
-        # Only tables that this database knows, in the order in which it can take them.
-        for table in workspace_tables(connection):
-            if table.name not in manifest.tables:
-                continue
-            with archive.open(f"{table.name}.ndjson") as file:
-                _copy(connection, file)
-            if table.name == PEOPLE:
-                connection.execute("select ops.import_people()")
-            else:
-                connection.execute("select ops.import_rows(%s::regclass, %s)", [table.name, workspace])
-            connection.execute("truncate pg_temp.rowhouse_incoming")
-            loading(table.name, manifest.tables[table.name].rows)
-        unknown = set(manifest.tables) - {table.name for table in workspace_tables(connection)}
-        if any(manifest.tables[name].rows for name in unknown):
+        if manifest.tables.get("public.workspaces", Written()).rows != 1:
             raise ArchiveError(
-                f"This database has no {', '.join(sorted(unknown))}.", "Migrate it to the version of the other one."
+                "The archive does not hold one workspace.", "Use what `rowhouse workspaces export` wrote."
             )
-        connection.execute("select ops.finish_import(%s)", [workspace])
+        try:
+            _load_tables(connection, archive, manifest, loading)
+        except UNREADABLE as error:
+            raise ArchiveError("The archive cannot be read: it is damaged.", "Export it again.") from error
     return manifest
+
+
+def _load_tables(connection: Connection, archive: zipfile.ZipFile, manifest: Manifest, loading: Progress) -> None:
+    with archive.open("public.workspaces.ndjson") as file:
+        first = file.readline(LONGEST_LINE).decode()
+    row = connection.execute("select ops.begin_import(%s::jsonb)", [first]).fetchone()
+    workspace = row[0] if row else None
+    known = workspace_tables(connection)
+    unknown = sorted(set(manifest.tables) - {table.name for table in known})
+    if any(manifest.tables[name].rows for name in unknown):
+        raise ArchiveError(
+            f"This database has no {', '.join(unknown)[:200]}.", "Migrate it to the version of the other one."
+        )
+    # In the order in which this database can take them.
+    for table in known:
+        if table.name not in manifest.tables:
+            continue
+        with archive.open(f"{table.name}.ndjson") as file:
+            _copy(connection, file)
+        if table.name == PEOPLE:
+            connection.execute("select ops.import_people()")
+        else:
+            connection.execute("select ops.import_rows(%s::regclass, %s)", [table.name, workspace])
+        connection.execute("truncate pg_temp.rowhouse_incoming")
+        loading(table.name, manifest.tables[table.name].rows)
+    connection.execute("select ops.finish_import(%s)", [workspace])
 
 
 def _copy(connection: Connection, file: IO[bytes]) -> None:
@@ -289,5 +319,7 @@ def _copy(connection: Connection, file: IO[bytes]) -> None:
 
 
 def _lines(file: IO[bytes]) -> Iterator[str]:
-    for line in file:
+    while line := file.readline(LONGEST_LINE):
+        if not line.endswith(b"\n"):
+            raise ArchiveError("A line of the archive has no end.", "Export it again.")
         yield line.decode().rstrip("\n")

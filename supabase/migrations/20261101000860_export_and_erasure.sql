@@ -84,17 +84,26 @@ comment on function ops.workspace_tables() is
 'The tables that hold what belongs to a workspace, parents first, and the query ($1 is the workspace) for its rows.';
 
 create function ops.workspace_people() returns text
-language sql immutable parallel safe
+language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
     select
         'select jsonb_build_object(''id'', p.id, ''email'', p.email, ''display_name'', p.display_name, '
         '''avatar_url'', p.avatar_url, ''locale'', p.locale, ''time_zone'', p.time_zone) '
-        'from public.profiles p where exists (select from public.workspace_members m '
-        'where m.workspace_id = $1 and p.id in (m.user_id, m.created_by)) '
-        'or p.id in (select w.created_by from public.workspaces w where w.id = $1) order by p.id'
+        'from public.profiles p where p.id in ('
+        || string_agg(
+            format(
+                'select t.%I from %s t where t.%I = $1', a.attname, ops.name_of(t.relation),
+                case t.relation when 'public.workspaces'::regclass then 'id' else 'workspace_id' end
+            ),
+            ' union ' order by t.relation::text, a.attname
+        )
+        || ') order by p.id'
+    from ops.workspace_tables() t
+    join pg_constraint k on k.conrelid = t.relation and k.contype = 'f' and k.confrelid = 'public.profiles'::regclass
+    join pg_attribute a on a.attrelid = t.relation and a.attnum = any (k.conkey)
 $$;
-comment on function ops.workspace_people() is 'The query for the people of a workspace.';
+comment on function ops.workspace_people() is 'The query for the people of a workspace: its members, and whoever its rows still name.';
 
 -- What belongs to a person -------------------------------------------------------------------
 
@@ -131,11 +140,17 @@ as $$
         union
         values
         ('public.profiles'::regclass, 'id', false),
+        ('audit.inbox'::regclass, 'actor_id', false),
+        ('audit.entries'::regclass, 'actor_id', false),
         ('ledger.transactions'::regclass, 'posted_by', false),
         ('ledger.accounts'::regclass, 'created_by', false)
     ) as about
     group by about.relation
-    order by about.relation::text
+    union all
+    select
+        'auth.users'::regclass,
+        'select to_jsonb(r) from (select u.id, u.email, to_jsonb(u) -> ''phone'' as phone, u.created_at, '
+        'u.last_sign_in_at, u.raw_user_meta_data from auth.users u where u.id = $1) r'
 $$;
 comment on function ops.person_tables() is
 'The tables that hold what belongs to a person, and the query ($1 is the person) for its rows: those that refer to them,
@@ -199,13 +214,22 @@ begin
     from pg_attribute a
     where
         a.attrelid = 'auth.users'::regclass and not a.attisdropped
-        and a.attname in ('id', 'email', 'instance_id', 'aud', 'role', 'raw_user_meta_data', 'created_at', 'updated_at');
+        and a.attname = any (
+            '{id,email,instance_id,aud,role,raw_user_meta_data,raw_app_meta_data,created_at,updated_at,confirmation_token,
+            recovery_token,email_change,email_change_token_new,email_change_token_current,reauthentication_token,
+            phone_change,phone_change_token}'::text[]
+        );
     execute format(
         'insert into auth.users (%1$s) select %1$s from pg_temp.rowhouse_incoming i '
         'cross join lateral jsonb_populate_record(null::auth.users, jsonb_build_object('
         '''id'', i.line -> ''id'', ''email'', i.line -> ''email'', ''aud'', ''authenticated'', ''role'', ''authenticated'', '
         '''instance_id'', ''00000000-0000-0000-0000-000000000000'', ''created_at'', now(), ''updated_at'', now(), '
-        '''raw_user_meta_data'', jsonb_build_object(''display_name'', i.line -> ''display_name''))) u '
+        '''raw_user_meta_data'', jsonb_build_object(''display_name'', i.line -> ''display_name''), '
+        '''raw_app_meta_data'', jsonb ''{"provider": "email", "providers": ["email"]}'', '
+        -- Supabase's auth cannot read a user in whom these are null.
+        '''confirmation_token'', '''', ''recovery_token'', '''', ''email_change'', '''', ''email_change_token_new'', '''', '
+        '''email_change_token_current'', '''', ''reauthentication_token'', '''', ''phone_change'', '''', '
+        '''phone_change_token'', '''')) u '
         'where not exists (select from auth.users known where known.id = (i.line ->> ''id'')::uuid)',
         columns
     );
@@ -228,6 +252,26 @@ declare
 begin
     if not exists (select from ops.workspace_tables() t where t.relation = import_rows.relation) then
         perform ops.raise_http(400, 'archive_invalid', format('%s holds nothing of a workspace.', import_rows.relation));
+    end if;
+    execute format(
+        'select count(*) from pg_temp.rowhouse_incoming i where (i.line::text ~ ''"-?infinity"'' and not %L::boolean)%s',
+        import_rows.relation in ('ledger.periods'::regclass, 'audit.inbox'::regclass),
+        case import_rows.relation
+            when 'audit.inbox'::regclass then
+                ' or (i.line ->> ''occurred_at'')::timestamptz '
+                'not between now() - interval ''20 years'' and now() + interval ''1 day'''
+            when 'tenancy.deletions'::regclass then
+                ' or not exists (select from tenancy.tenant_tables t '
+                'where t.relation = to_regclass(i.line ->> ''relation'')) '
+                'or exists (select from jsonb_array_elements_text(i.line -> ''tables'') n (name) where not exists ('
+                'select from tenancy.tenant_tables t where t.relation = to_regclass(n.name)))'
+            else ''
+        end
+    ) into foreign_rows;
+    if foreign_rows > 0 then
+        perform ops.raise_http(
+            400, 'archive_invalid', format('%s rows of %s hold what cannot be.', foreign_rows, import_rows.relation)
+        );
     end if;
     -- A row of another tenant would be planted there.
     execute format(
@@ -277,6 +321,10 @@ declare
     wrong record;
 begin
     perform ops.allow(null);
+    update tenancy.counters c set last_number = greatest(
+        c.last_number, (select max(t.number) from public.tickets t where t.workspace_id = finish_import.workspace_id)
+    )
+    where c.workspace_id = finish_import.workspace_id and c.name = 'tickets';
     perform billing.refresh_limit(finish_import.workspace_id, r.resource) from billing.resources r order by r.resource;
     select f.* into wrong from ledger.findings(finish_import.workspace_id) f limit 1;
     if found then
@@ -294,7 +342,57 @@ comment on function ops.finish_import(uuid) is
 
 -- Erasing ------------------------------------------------------------------------------------
 
-create function ops.erase_details(erasure uuid, condition text, parameter uuid, words text[]) returns bigint
+create function ops.values_of(value jsonb) returns setof text
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select v #>> '{}' from jsonb_path_query(values_of.value, 'strict $.**') as v
+    where jsonb_typeof(v) in ('string', 'number')
+$$;
+comment on function ops.values_of(jsonb) is 'The strings and numbers in a JSON value, without its keys.';
+
+create function ops.is_about(
+    action text, workspace_id uuid, resource text, row_id text, actor_id uuid, on_behalf_of uuid, before jsonb,
+    after jsonb, user_agent text, person uuid, workspace uuid, things text[], words text[]
+) returns boolean
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select
+        -- The records of erasures name nobody, and tell what they emptied.
+        is_about.action not like '%.erase'
+        and coalesce(
+            is_about.workspace_id = is_about.workspace
+            or is_about.row_id = is_about.workspace::text
+            or is_about.actor_id = is_about.person
+            or is_about.on_behalf_of = is_about.person
+            or is_about.row_id = is_about.person::text
+            or (is_about.resource || ':' || is_about.row_id) = any (is_about.things)
+            or (
+                cardinality(is_about.words) > 0
+                and exists (
+                    select
+                    from (
+                        select * from ops.values_of(is_about.before)
+                        union all
+                        select * from ops.values_of(is_about.after)
+                        union all
+                        select is_about.user_agent
+                    ) as said (value)
+                    join unnest(is_about.words) as w (word) on position(w.word in lower(said.value)) > 0
+                )
+            ),
+            false
+        )
+$$;
+comment on function ops.is_about(
+    text, uuid, text, text, uuid, uuid, jsonb, jsonb, text, uuid, uuid, text[], text[]
+) is
+'Whether an audit record is about a person or a workspace: by them, about them or one of the things (resource:id), or
+with one of the words in a value.';
+
+create function ops.erase_details(erasure uuid, person uuid, workspace uuid, things text[], words text[])
+returns bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
@@ -302,24 +400,47 @@ declare
     sealed bigint;
     waiting bigint;
 begin
+    -- A sealer at work would carry a record past us.
+    perform pg_advisory_xact_lock(hashtextextended('rowhouse audit seal', 0));
     perform ops.allow('erase');
-    execute format(
-        'update audit.entries e set before = null, after = null, ip = null, user_agent = null, salt = null, '
-        'erased_by = $1 where e.erased_by is null and (%s)', erase_details.condition
-    ) using erase_details.erasure, erase_details.parameter, erase_details.words;
+    update audit.entries e
+    set before = null, after = null, ip = null, user_agent = null, salt = null, erased_by = erase_details.erasure
+    where e.erased_by is null and ops.is_about(
+        e.action, e.workspace_id, e.resource, e.row_id, e.actor_id, e.on_behalf_of, e.before, e.after, e.user_agent,
+        erase_details.person, erase_details.workspace, erase_details.things, erase_details.words
+    );
     get diagnostics sealed = row_count;
-    execute format(
-        'update audit.inbox e set before = null, after = null, ip = null, user_agent = null where e.id <> $1 and (%s)',
-        erase_details.condition
-    ) using erase_details.erasure, erase_details.parameter, erase_details.words;
+    update audit.inbox e set before = null, after = null, ip = null, user_agent = null
+    where ops.is_about(
+        e.action, e.workspace_id, e.resource, e.row_id, e.actor_id, e.on_behalf_of, e.before, e.after, e.user_agent,
+        erase_details.person, erase_details.workspace, erase_details.things, erase_details.words
+    );
     get diagnostics waiting = row_count;
     perform ops.allow(null);
     return sealed + waiting;
 end
 $$;
-comment on function ops.erase_details(uuid, text, uuid, text[]) is
+comment on function ops.erase_details(uuid, uuid, uuid, text[], text[]) is
 'Empties audit records of values, addresses and user agents; what was done, when and by which id stays, and the chain
 holds.';
+
+create function ops.record_erasure(erasure uuid, action text, workspace_id uuid, row_id uuid) returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+    select audit.write(
+        record_erasure.action, record_erasure.workspace_id, split_part(record_erasure.action, '.', 1),
+        record_erasure.row_id::text, null,
+        (
+            select jsonb_build_object('records', e.records, 'hash', e.hash) from audit.erased() e
+            where e.erasure = record_erasure.erasure
+        ),
+        null,
+        record_erasure.erasure
+    )
+$$;
+comment on function ops.record_erasure(uuid, text, uuid, uuid) is
+'Records an erasure, and which sealed records it emptied: whoever empties others is found out.';
 
 create function ops.erase_user(user_id uuid)
 returns table (relation text, column_name text, action text, row_count bigint)
@@ -329,61 +450,91 @@ as $$
 #variable_conflict use_column
 declare
     person public.profiles;
-    words text[];
-    tokens text[];
-    erasure uuid;
+    addresses text[];
+    texts text := '';
+    things text[] := '{}'::text[];
+    erasure uuid := gen_random_uuid();
     place record;
     part record;
+    ids uuid[];
+    said text;
+    tokens text[];
     affected bigint;
 begin
     select p.* into person from public.profiles p where p.id = erase_user.user_id for update;
     if not found then
         perform ops.raise_http(404, 'user_not_found', 'There is nobody of that id.');
     end if;
-    select array_agg(distinct lower(w.word)) into words
-    from (
-        values (person.email), (person.display_name),
-        ((select to_jsonb(u) ->> 'phone' from auth.users u where u.id = person.id))
-    ) as w (word)
-    where length(btrim(w.word)) >= 3;
-    -- The record comes first, because the others name it. It names nobody.
-    erasure := audit.write('users.erase', null, 'users', person.id::text);
+    -- What finds them anywhere: addresses and numbers. A name is looked for where they are meant.
+    addresses := array(
+        select distinct lower(btrim(w.word))
+        from (
+            values (person.email), ((select to_jsonb(u) ->> 'phone' from auth.users u where u.id = person.id))
+        ) as w (word)
+        where length(btrim(w.word)) >= 5
+    );
+    texts := concat_ws(' ', person.email, person.display_name);
 
     for place in
-        select p.relation, string_agg(format('lower(%I) = $1', p.column_name), ' or ') as condition
+        select
+            p.relation, (select c.relname::text from pg_class c where c.oid = p.relation) as resource,
+            string_agg(format('lower(btrim(%I)) = lower(btrim($1))', p.column_name), ' or ')
+            || coalesce(
+                (
+                    select string_agg(format(' or %I = $2', r.column_name), '')
+                    from tenancy.personal_columns(p.relation) r
+                    where r.refers and r.column_name <> 'created_by'
+                ),
+                ''
+            ) as condition
         from ops.erasure_plan p where p.identifies group by p.relation order by p.relation::text
     loop
+        execute format('select array_agg(id order by id) from %s where %s', place.relation, place.condition)
+        into ids using person.email, person.id;
+        select string_agg(quote_ident(p.column_name), ', ') into said
+        from ops.erasure_plan p
+        join tenancy.personal_columns(place.relation) c on c.column_name = p.column_name and not c.refers
+        where p.relation = place.relation and p.action = 'anonymise';
+        continue when said is null;
+        if ids is not null then
+            things := things || array(select place.resource || ':' || i.id from unnest(ids) as i (id));
+            -- Their words, and every address that they ever had there.
+            execute format(
+                'select coalesce(string_agg(concat_ws('' '', %s), '' ''), '''') from %s where id = any ($1)',
+                said, place.relation
+            ) into said using ids;
+            texts := texts || ' ' || said;
+            addresses := addresses || array(
+                select lower(m.found[1]) from regexp_matches(said, '[^[:space:]]+@[^[:space:]]+', 'g') as m (found)
+            );
+        end if;
         perform ops.allow('erase');
         for part in
             select p.column_name, a.attnotnull, p.identifies
             from ops.erasure_plan p
             join pg_attribute a on a.attrelid = p.relation and a.attname = p.column_name
+            join tenancy.personal_columns(place.relation) c on c.column_name = p.column_name and not c.refers
             where p.relation = place.relation and p.action = 'anonymise'
-            and not exists (
-                select from tenancy.personal_columns(place.relation) c where c.column_name = p.column_name and c.refers
-            )
-            -- What identifies the rows goes last.
-            order by p.identifies, p.column_name
+            order by p.column_name
         loop
             execute format(
-                'update %s set %I = %s where (%s) and %2$I is distinct from %3$s', place.relation, part.column_name,
+                'update %1$s set %2$I = %3$s where id = any ($1) and %2$I is distinct from %3$s',
+                place.relation, part.column_name,
                 case
                     when not part.attnotnull then 'null'
                     when part.identifies then '''erased-'' || substr(id::text, 1, 8) || ''@erased.invalid'''
                     else quote_literal('[erased]')
-                end,
-                place.condition
-            ) using lower(person.email);
+                end
+            ) using ids;
             get diagnostics affected = row_count;
-            return query select ops.name_of(place.relation), part.column_name, 'anonymise', affected;
+            return query select ops.name_of(place.relation), part.column_name, 'anonymise'::text, affected;
         end loop;
         perform ops.allow(null);
     end loop;
 
     for part in
-        select p.relation, p.column_name, p.action, a.attnotnull
+        select p.relation, p.column_name, p.action
         from ops.erasure_plan p
-        join pg_attribute a on a.attrelid = p.relation and a.attname = p.column_name
         where exists (
             select from tenancy.personal_columns(p.relation) c where c.column_name = p.column_name and c.refers
         )
@@ -394,7 +545,8 @@ begin
             execute format('delete from %s where %I = $1', part.relation, part.column_name) using person.id;
         elsif part.action = 'anonymise' then
             perform ops.allow('erase');
-            execute format('update %1$s set %2$I = null where %2$I = $1', part.relation, part.column_name) using person.id;
+            execute format('update %1$s set %2$I = null where %2$I = $1', part.relation, part.column_name)
+            using person.id;
         else
             execute format('select from %s where %I = $1', part.relation, part.column_name) using person.id;
         end if;
@@ -404,22 +556,33 @@ begin
     end loop;
 
     if to_regclass('auth.audit_log_entries') is not null then
-        execute 'delete from auth.audit_log_entries a where exists ('
-            'select from unnest($1) w where position(w in lower(a.payload::text)) > 0) or a.payload::text like $2'
-        using words, '%' || person.id || '%';
+        execute 'delete from auth.audit_log_entries a where a.payload::text like $2 or exists ('
+            'select from unnest($1) w where position(w in lower(a.payload::text)) > 0)'
+        using addresses, '%' || person.id || '%';
     end if;
     perform ops.allow('erase');
     delete from auth.users u where u.id = person.id;
     perform ops.allow(null);
     return query select 'auth.users'::text, '*'::text, 'delete'::text, 1::bigint;
 
-    return query select 'audit.entries'::text, 'before, after, ip, user_agent'::text, 'anonymise'::text, ops.erase_details(
-        erasure,
-        'e.actor_id = $2 or e.on_behalf_of = $2 or exists (select from unnest($3) w '
-        'where position(w in lower(concat_ws('' '', e.before::text, e.after::text, e.user_agent))) > 0)',
-        person.id, words
-    );
-    tokens := tenancy.search_words(array_to_string(words, ' '));
+    -- What records of theirs still say, too, before it goes.
+    select texts || ' ' || coalesce(string_agg(v.value, ' '), '') into texts
+    from (
+        select e.before, e.after from audit.entries e where (e.resource || ':' || e.row_id) = any (things)
+        union all
+        select i.before, i.after from audit.inbox i where (i.resource || ':' || i.row_id) = any (things)
+    ) as told
+    cross join lateral (
+        select * from ops.values_of(told.before)
+        union all
+        select * from ops.values_of(told.after)
+    ) as v (value);
+    return query
+    select
+        'audit.entries'::text, 'before, after, ip, user_agent'::text, 'anonymise'::text,
+        ops.erase_details(erasure, person.id, null, things, addresses);
+    perform ops.record_erasure(erasure, 'users.erase', null, person.id);
+    tokens := tenancy.search_words(texts);
     perform tenancy.forget_words(known.workspace_id, tokens)
     from (select distinct s.workspace_id from tenancy.search_spellings s where s.word = any (tokens)) as known;
 end
@@ -435,7 +598,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-    erasure uuid;
+    erasure uuid := gen_random_uuid();
     place record;
     counted bigint;
 begin
@@ -452,11 +615,11 @@ begin
         return query select ops.name_of(place.relation), '*'::text, 'keep'::text, counted;
     end loop;
     delete from public.workspaces w where w.id = erase_workspace.workspace_id;
-    erasure := audit.write('workspaces.erase', erase_workspace.workspace_id, 'workspaces', erase_workspace.workspace_id::text);
-    return query select 'audit.entries'::text, 'before, after, ip, user_agent'::text, 'anonymise'::text, ops.erase_details(
-        erasure,
-        '(e.workspace_id = $2 and e.resource <> ''ledger_transactions'') or e.row_id = $2::text', erase_workspace.workspace_id, null
-    );
+    return query
+    select
+        'audit.entries'::text, 'before, after, ip, user_agent'::text, 'anonymise'::text,
+        ops.erase_details(erasure, null, erase_workspace.workspace_id, '{}', '{}');
+    perform ops.record_erasure(erasure, 'workspaces.erase', erase_workspace.workspace_id, erase_workspace.workspace_id);
 end
 $$;
 comment on function ops.erase_workspace(uuid) is

@@ -20,7 +20,7 @@ Connect = Callable[..., Connection]
 
 def seal(connection: Connection, expected: int | None = None) -> int:
     """Seals until nothing waits, or so many records are sealed: transactions of other databases hold it up, too."""
-    sealed = 0
+    sealed: int = 0
     for _ in range(400):
         sealed += one(connection, "select audit.seal()")
         waiting = one(connection, "select count(*) from audit.inbox")

@@ -323,7 +323,9 @@ def test_every_view_equals_the_sum_over_entries_at_every_step(_session_database:
     chance = random.Random(1)
     with _session_database.connect() as db:
         desk = make_desk(db)
-        w, t, payments, posted = desk["workspace"], desk["ticket"], [], []
+        w, t = desk["workspace"], desk["ticket"]
+        payments: list[Any] = []
+        posted: list[Any] = []
         for number, (deed, amount, index) in enumerate(deeds):
             key = f"k{number}"
             try:

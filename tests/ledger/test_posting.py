@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 from collections.abc import Callable
@@ -179,7 +180,11 @@ def test_nobody_changes_what_was_posted(db: Connection) -> None:
     for statement in ("update ledger.entries set amount = 6", "update ledger.transactions set amount = 6"):
         with refused("42501"), db.transaction():
             run(db, statement)
-    for call in ("ledger.post(%s, 'k', '[]')", "ledger.open_account(%s, 'x', 'asset', 'EUR')", "ledger.close_period(%s, '2020-01-01')"):
+    for call in (
+        "ledger.post(%s, 'k', '[]')",
+        "ledger.open_account(%s, 'x', 'asset', 'EUR')",
+        "ledger.close_period(%s, '2020-01-01')",
+    ):
         for identity in (as_user(db, owner), as_service(db)):
             with refused("42501"), db.transaction(), identity:
                 run(db, f"select {call}", [workspace])
@@ -410,8 +415,8 @@ def test_balances_are_what_a_model_says_with_hostile_numbers(_session_database: 
                     with db.transaction():
                         made = one(
                             db,
-                            "select ledger.post(%s, %s, %s)",
-                            [workspace, f"k{number}", psycopg.types.json.Jsonb(body)],
+                            "select ledger.post(%s, %s, %s::jsonb)",
+                            [workspace, f"k{number}", json.dumps(body)],
                         )
                     assert expected is None, expected
                     if f"k{number}" not in keys:
