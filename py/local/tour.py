@@ -17,7 +17,7 @@ from typing import Any
 import typer
 
 from ..errors import RowhouseError
-from . import platform
+from . import platform, repair
 from .account import shared_home
 from .instance import Instance, State
 
@@ -180,6 +180,8 @@ class Tour:
         usage = ada.client.table("workspace_usage").select("*").eq("resource", "projects").execute().data[0]
         self.check((usage["used"], usage["max"]) == (4, 100), "the insert goes through and is counted")
         self.say("Ada", "inserts Viking again", f"{usage['used']} of {usage['max']} projects")
+
+        repair.walk(self, ada, acme)
 
         self.section("A removed member's token is still valid, and worth nothing")
         ada.client.rpc("remove_member", {"workspace_id": acme["id"], "user_id": vic.id}).execute()

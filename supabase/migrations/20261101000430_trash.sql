@@ -202,7 +202,8 @@ begin
             reference.child, reference.place, reference.reference
         ) into found_ids using stamp.workspace_id, stamp.deleted_at;
         if found_ids is not null then
-            raise exception '% of % still refer to it', cardinality(found_ids), reference.child
+            raise exception '% % still refer to it', cardinality(found_ids),
+                (select c.relname from pg_class c where c.oid = reference.child)
                 using errcode = 'foreign_key_violation', hint = 'Delete them first, or keep it.',
                 table = reference.child::text;
         end if;

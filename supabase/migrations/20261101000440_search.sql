@@ -57,7 +57,8 @@ as $$
         else left(search_parts.content, 100000)
     end
 $$;
-comment on function tenancy.search_parts(text) is 'A text, and the parts of what in it the parser would not take apart.';
+comment on function tenancy.search_parts(text) is
+'A text, and the parts of what in it the parser would not take apart.';
 
 create function tenancy.search_words(content text) returns text[]
 language sql immutable parallel safe
@@ -213,7 +214,7 @@ as $$
     from unnest(search_query.words) as w (word)
 $$;
 comment on function tenancy.search_query(uuid, text[], text) is
-'A query for any of these words, with a suffix of tsquery (:* for what begins so); without a workspace it is for a text.';
+'A query for any of these words, with a suffix of tsquery (:* for what begins so); without a workspace, for a text.';
 
 create function tenancy.search_candidates(
     workspace_id uuid, words text[], relations regclass[], scope text

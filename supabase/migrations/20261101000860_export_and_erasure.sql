@@ -103,7 +103,8 @@ as $$
     join pg_constraint k on k.conrelid = t.relation and k.contype = 'f' and k.confrelid = 'public.profiles'::regclass
     join pg_attribute a on a.attrelid = t.relation and a.attnum = any (k.conkey)
 $$;
-comment on function ops.workspace_people() is 'The query for the people of a workspace: its members, and whoever its rows still name.';
+comment on function ops.workspace_people() is
+'The query for the people of a workspace: its members, and whoever its rows still name.';
 
 -- What belongs to a person -------------------------------------------------------------------
 

@@ -6,5 +6,6 @@ tenancy.search_text(text), tenancy.similar_words(uuid, text[]), tenancy.searchab
 tenancy.search(uuid, text, text[], integer),
 tenancy.search_candidates(uuid, text[], regclass[], text), tenancy.search_query(uuid, text[], text),
 tenancy.forget_words(uuid, text[]), tenancy.learn_words(uuid, text), tenancy.index_row(), tenancy.spellings(text),
-tenancy.search_document(uuid, text, text), tenancy.search_words(text), tenancy.search_parts(text), tenancy.search_mark(uuid);
+tenancy.search_document(uuid, text, text), tenancy.search_words(text), tenancy.search_parts(text),
+tenancy.search_mark(uuid);
 drop table tenancy.search_spellings, tenancy.search_documents;

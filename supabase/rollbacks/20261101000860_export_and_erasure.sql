@@ -3,7 +3,8 @@ where relation::text !~ '^public\.' or relation::text ~ '^public\.(profiles|work
 drop function
 ops.erase_workspace(uuid), ops.erase_user(uuid), ops.record_erasure(uuid, text, uuid, uuid),
 ops.erase_details(uuid, uuid, uuid, text[], text[]),
-ops.is_about(text, uuid, text, text, uuid, uuid, jsonb, jsonb, text, uuid, uuid, text[], text[]), ops.values_of(jsonb), ops.finish_import(uuid),
+ops.is_about(text, uuid, text, text, uuid, uuid, jsonb, jsonb, text, uuid, uuid, text[], text[]), ops.values_of(jsonb),
+ops.finish_import(uuid),
 ops.import_rows(regclass, uuid), ops.import_people(), ops.begin_import(jsonb), ops.person_tables(),
 ops.workspace_people(), ops.workspace_tables();
 drop table ops.not_exported;

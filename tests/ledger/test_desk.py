@@ -286,7 +286,7 @@ def test_a_ticket_keeps_its_currency_once_there_is_money_on_it(db: Connection, d
         with refused("currency_unknown"), db.transaction():
             run(
                 db,
-                "insert into tickets (workspace_id, customer_id, device, currency) values (%s, %s, 'x', 'XXX')",
+                "insert into tickets (workspace_id, customer_id, device, currency) values (%s, %s, 'x', 'QQQ')",
                 [desk["workspace"], desk["customer"]],
             )
     assert one(db, "select currency from ledger.accounts where subject_id = %s", [desk["ticket"]]) == "JPY"

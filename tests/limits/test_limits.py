@@ -193,6 +193,7 @@ def test_usage_is_shown_to_members_and_to_nobody_else(db: Connection, owner: Any
     assert rows == [
         {"plan": "free", "resource": "members", "used": 2, "max": 3, "remaining": 1, "lifted_by": "pro"},
         {"plan": "free", "resource": "projects", "used": 0, "max": 3, "remaining": 3, "lifted_by": "pro"},
+        {"plan": "free", "resource": "tickets", "used": 0, "max": 50, "remaining": 50, "lifted_by": "pro"},
     ]
     with as_user(db, make_user(db)):
         assert run(db, "select * from workspace_usage") == []
