@@ -48,6 +48,8 @@ declare
     before text;
     after text;
     whole text;
+    old_values text;
+    new_values text;
     whose text := coalesce(watched.workspace, 'null::uuid');
 begin
     select coalesce(bool_or(a.attname = 'deleted_at'), false) into has_trash
@@ -72,8 +74,10 @@ begin
                     else format('r.%I', a.attname)
                 end),
             ', ' order by a.attnum
-        ) filter (where a.attname <> all (housekeeping))
-    into changed, before, after, whole
+        ) filter (where a.attname <> all (housekeeping)),
+        string_agg(format('o.%I', a.attname), ', ' order by a.attnum),
+        string_agg(format('n.%I', a.attname), ', ' order by a.attnum)
+    into changed, before, after, whole, old_values, new_values
     from pg_attribute a
     where
         a.attrelid = watched.relation and a.attnum > 0 and not a.attisdropped
@@ -123,7 +127,7 @@ begin
             actor_kind, actor_id, actor_name, on_behalf_of, ip, user_agent, request_id
         )
         select
-            %7$s, %8$s, %3$L, (%9$s)::text, c.changed,
+            %7$s, %8$s, %3$L, (%9$s)::text, array_remove(array[%12$s], null),
             case when not is_hidden then jsonb_strip_nulls(jsonb_build_object(%10$s)) end,
             case when not is_hidden then jsonb_strip_nulls(jsonb_build_object(%11$s)) end,
             origin.actor_kind, origin.actor_id, origin.actor_name, origin.on_behalf_of,
@@ -132,8 +136,7 @@ begin
         from (select row_number() over () as rowhouse_place, old_rows.* from old_rows) o
         join (select row_number() over () as rowhouse_place, new_rows.* from new_rows) n
             on n.rowhouse_place = o.rowhouse_place
-        cross join lateral (select array_remove(array[%12$s], null) as changed) c
-        where c.changed <> '{}';
+        where (%13$s) is distinct from (%14$s);
     end if;
     return null;
 end
@@ -149,7 +152,7 @@ $code$,
             else quote_literal(watched.resource || '.update')
         end,
         regexp_replace(watched.row_id, '\mr\.', 'n.', 'g'),
-        before, after, changed
+        before, after, changed, old_values, new_values
     );
 end
 $$;
@@ -199,8 +202,9 @@ begin
         redacted = excluded.redacted, ignored = excluded.ignored
     returning * into watched;
     execute format(
+        -- A plan made for one row must not be kept for a thousand: old and new are always hashed.
         'create or replace function audit.%I() returns trigger language plpgsql security definer '
-        'set search_path = pg_catalog, pg_temp as %L',
+        'set search_path = pg_catalog, pg_temp set enable_nestloop = off as %L',
         audit.recorder_name(watch.relation), audit.recorder(watched)
     );
     execute format(

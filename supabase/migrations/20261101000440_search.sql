@@ -146,18 +146,19 @@ set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
+declare
+    term text;
 begin
-    insert into tenancy.search_spellings (workspace_id, spelling, word)
-    select learn_words.workspace_id, s.spelling, w.word
-    -- So many of a text will do: a dictionary is not to be had for the price of a note.
-    from unnest((tenancy.search_words(learn_words.content))[1:200]) as w (word)
-    cross join lateral tenancy.spellings(w.word) as s (spelling)
-    where
-        length(w.word) between 4 and 32
-        and not exists (
-            select from tenancy.search_spellings known
-            where known.workspace_id = learn_words.workspace_id and known.spelling = w.word and known.word = w.word
-        );
+    -- So many of a text will do: a dictionary is not to be had for the price of a note. One by one, as a join would be
+    -- planned while there are few words, and read all of them for each when there are many.
+    foreach term in array (tenancy.search_words(learn_words.content))[1:200] loop
+        continue when length(term) not between 4 and 32;
+        perform from tenancy.search_spellings known
+        where known.workspace_id = learn_words.workspace_id and known.spelling = term and known.word = term;
+        continue when found;
+        insert into tenancy.search_spellings (workspace_id, spelling, word)
+        select learn_words.workspace_id, s.spelling, term from tenancy.spellings(term) as s (spelling);
+    end loop;
 end
 $$;
 comment on function tenancy.learn_words(uuid, text) is 'Remembers the words of a text that are new to a workspace.';
@@ -250,7 +251,7 @@ begin
                 select distinct s.word from tenancy.search_spellings s
                 where
                     s.workspace_id = search_candidates.workspace_id
-                    and s.spelling in (select tenancy.spellings(term))
+                    and s.spelling = any (array(select tenancy.spellings(term)))
                 limit 50
             ) as found;
             if near is not null then
@@ -392,7 +393,7 @@ begin
         from unnest(similar_words.words) as w (word)
         cross join lateral (
             select s.word from tenancy.search_spellings s
-            where s.workspace_id = similar_words.workspace_id and s.spelling in (select tenancy.spellings(w.word))
+            where s.workspace_id = similar_words.workspace_id and s.spelling = any (array(select tenancy.spellings(w.word)))
             limit 50
         ) as near
     );
