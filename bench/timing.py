@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 
@@ -23,7 +23,7 @@ class Result:
         return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
 
 
-def side_by_side(contenders: dict[str, Callable[[], object]], rounds: int, warm_up: int = 3) -> dict[str, Result]:
+def side_by_side(contenders: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 3) -> dict[str, Result]:
     """Runs every contender once a round, in turn; returns their times by name."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(warm_up + rounds):
