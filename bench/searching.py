@@ -17,7 +17,7 @@ Rows = list[list[str]]
 # 20,000 words of two syllables and a number, as likely as in a language: the n-th a n-th as often.
 FILL = """
 insert into public.tasks (workspace_id, id, project_id, project_is_private, title)
-select %(w)s, md5(n::text || %(w)s)::uuid, %(p)s, false,
+select %(w)s::uuid, md5(n::text || %(w)s::text)::uuid, %(p)s, false,
     (select string_agg(
         chr(97 + k %% 23) || (array['ana', 'oro', 'ili', 'ubu', 'eke'])[1 + k %% 5] || chr(97 + k %% 19) || 'er' || k,
         ' '
@@ -25,10 +25,10 @@ select %(w)s, md5(n::text || %(w)s)::uuid, %(p)s, false,
 from generate_series(1, %(n)s::int) n;
 insert into tenancy.search_documents
 select t.workspace_id, 'public.tasks'::regclass, t.id, tenancy.search_document(t.workspace_id, t.title, '')
-from public.tasks t where t.workspace_id = %(w)s;
+from public.tasks t where t.workspace_id = %(w)s::uuid;
 insert into tenancy.search_spellings
-select %(w)s, s.spelling, v.word
-from (select distinct unnest(tenancy.search_words(title)) as word from public.tasks where workspace_id = %(w)s) v
+select %(w)s::uuid, s.spelling, v.word
+from (select distinct unnest(tenancy.search_words(title)) as word from public.tasks where workspace_id = %(w)s::uuid) v
 cross join lateral tenancy.spellings(v.word) s (spelling) where length(v.word) between 4 and 32
 """
 

@@ -85,6 +85,19 @@ as $$
         )
     union all
     select
+        'error', t.relation::text, 'it shows what is in the trash',
+        format('create policy … on %s as restrictive for all to authenticated using (deleted_at is null);', t.relation)
+    from tenancy.tenant_tables t
+    join pg_class c on c.oid = t.relation
+    join pg_namespace n on n.oid = c.relnamespace
+    where not exists (
+        select from pg_policies p
+        where
+            p.schemaname = n.nspname and p.tablename = c.relname and p.permissive = 'RESTRICTIVE' and p.cmd = 'ALL'
+            and p.qual = '(deleted_at IS NULL)' and p.roles = '{authenticated}'
+    )
+    union all
+    select
         'error', format('%s on %s', p.policyname, p.tablename), format('there is no permission %s', asked.permission[1]),
         'select authz.register_permission(…), or mend the policy: it shows nothing to anybody.'
     from pg_policies p
@@ -222,6 +235,21 @@ begin
     cross join billing.resources r
     left join billing.usage_counters c on c.workspace_id = w.id and c.resource = r.resource
     where c.workspace_id is null or c.max is distinct from billing.limit_of(w.id, r.resource);
+
+    return query
+    select
+        'warning', 'audit', format('records wait to be sealed since %s', min(i.occurred_at)),
+        'rowhouse audit seal; pg_cron does it every minute, once the transactions before them are over.'
+    from audit.inbox i having min(i.occurred_at) < now() - interval '15 minutes';
+
+    return query
+    select
+        'error', 'audit', format('there is no partition for records kept until %s', wanted.month),
+        'select audit.maintain(); pg_cron does it every day.'
+    from (
+        select distinct audit.kept_until(now() + interval '1 month', p.audit_months) as month from billing.plans p
+    ) as wanted
+    where to_regclass('audit.' || audit.partition_of(wanted.month)) is null;
 
     for counted in select r.resource, r.relation from billing.resources r order by r.resource loop
         return query execute format(

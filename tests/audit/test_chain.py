@@ -214,3 +214,14 @@ def test_records_are_kept_as_long_as_the_plan_says_and_go_by_the_partition(conne
     assert one(connection, "select count(*) from audit.inbox where action = 'audit.expire'") >= 1
     findings = verify(connection)
     assert findings and all("missing" in finding for finding in findings), "gone before their time, which is told"
+
+
+def test_the_doctor_warns_of_records_that_nobody_seals(connect: Connect) -> None:
+    connection = connect()
+    seal(connection)
+    run(
+        connection,
+        "insert into audit.inbox (action, resource, actor_kind, occurred_at) values ('a.b', 'a', 'cli', now() - interval '1 hour')",
+    )
+    found = run(connection, "select finding from ops.data_findings()")
+    assert any("records wait to be sealed" in row["finding"] for row in found)

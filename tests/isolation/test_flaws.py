@@ -103,6 +103,31 @@ FLAWS = {
         "create materialized view tenancy.copy as select * from public.projects; grant select on tenancy.copy to authenticated",
         "knows no policies",
     ),
+    "a table that shows its trash": ("drop policy tasks_live on public.tasks", "it shows what is in the trash"),
+    "a table that nobody records": (
+        "drop trigger audit_update on public.tasks", "lacks the triggers that record its changes",
+    ),
+    "a column that nobody records": ("alter table public.tasks add column priority int", "a column is not recorded"),
+    "a table that really deletes": (
+        "drop trigger tasks_soft_delete on public.tasks", "lacks the trigger that takes deleted rows to the trash",
+    ),
+    "children that nobody keeps from the trash": (
+        "drop trigger tasks_live_parents_updated on public.tasks", "can refer to a row in the trash",
+    ),
+    "a trash that still counts": ("drop trigger projects_count_trash on public.projects", "lacks its counting triggers"),
+    "a column without an erasure plan": (
+        "alter table public.tasks add column nickname text", "does not say what erasing a person does to nickname",
+    ),
+    "a tree that cascades": (
+        "alter table public.tasks add column parent_id uuid; create index on public.tasks (workspace_id, parent_id); "
+        "alter table public.tasks add constraint nested foreign key (workspace_id, parent_id) "
+        "references public.tasks (workspace_id, id) on delete cascade",
+        "cascades within the table",
+    ),
+    "a partition that is not ahead": (
+        # A plan that keeps records for longer than any partition is there for.
+        "update billing.plans set audit_months = 60 where id = 'pro'", "there is no partition for records",
+    ),
     "functions to come for everybody": (
         "alter default privileges grant execute on functions to public", "a function that is created tomorrow",
     ),
