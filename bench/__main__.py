@@ -12,8 +12,12 @@ from pathlib import Path
 
 from tests.server import Server
 
+from .auditing import auditing
 from .http import CONNECTIONS, end_to_end
+from .moving import moving
+from .posting import posting, statements
 from .reading import growing, reading
+from .searching import searching
 from .timing import milliseconds, side_by_side
 from .writing import writing
 
@@ -50,6 +54,7 @@ def start_up() -> list[list[str]]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000, help="projects over 1,000 workspaces (1,000,000)")
+    parser.add_argument("--entries", type=int, default=5_000_000, help="entries of the largest account (5,000,000)")
     parser.add_argument("--print", action="store_true", help="print the page instead of writing it")
     arguments = parser.parse_args()
     server = Server()
@@ -83,6 +88,32 @@ def main() -> int:
         say("writing under a plan limit")
         headings = ["inserts", "without counter", "counted", "of the rate", "plan without limit", "of the rate"]
         sections.append(("Writing under a plan limit", WRITING, table(headings, writing(server))))
+        say("audit")
+        updates, writers = auditing(server)
+        sections.append(("Audit", AUDIT, table(["updates", "without", "recorded", "of the rate"], updates)))
+        sections.append(
+            (
+                "Many writers",
+                WRITERS,
+                table(["writers in one workspace", "without", "recorded", "of the rate"], writers),
+            )
+        )
+        say("the ledger")
+        sections.append(
+            (
+                "Posting",
+                POSTING,
+                table(["8 connections over", "bare SQL", "ledger.post", "of the rate"], posting(server)),
+            )
+        )
+        headings = ["reading", "1,000 entries", "100,000 entries", f"{arguments.entries:,} entries", "growth"]
+        sections.append(("Balances and statements", STATEMENTS, table(headings, statements(server, arguments.entries))))
+        say("search")
+        headings = ["search for", "10,000 rows, p50", "p95", f"{arguments.rows:,} rows, p50", "p95", "growth of p95"]
+        sections.append(("Search", SEARCH, table(headings, searching(server, arguments.rows))))
+        say("export and import")
+        headings = ["a workspace of", "export", "memory", "import", "memory"]
+        sections.append(("Export and import", MOVING, table(headings, moving(server, arguments.rows // 5))))
     finally:
         server.stop()
     say("end to end")
@@ -124,6 +155,26 @@ The same page with 100 and with 10,000 workspaces of 100 projects each, for a us
 WRITING = """\
 One connection, each statement its own transaction, under RLS. "Counted" is a workspace with a limit; a plan without a
 limit takes a shared lock and counts nothing. Asked for: at least 0.8 of the rate without the counter."""
+AUDIT = """\
+One connection, under RLS, each statement its own transaction; `tickets.estimate`, which nothing but the audit log watches.
+"Without" is the same table without the trigger that records updates. Asked for: at least 0.6 of the rate for single rows,
+0.5 for batches."""
+WRITERS = """\
+The same from several connections, all in one workspace, driven by pgbench on the same cores. Writers of records wait for
+nobody; what they cost is processor time, of which there is the less to spare the more of them there are. Asked for: that
+they scale as without."""
+POSTING = """\
+Two entries to a transaction, between random accounts. "Bare SQL" writes the same rows into tables with the same keys and
+indexes, in one transaction of statements as a client sends them: no checks, no idempotency, no immutability, no audit
+record. Asked for: at least 0.6 of it; no deadlock, which would have ended the run."""
+STATEMENTS = """\
+One account of each size, as a user under RLS; the page is from its middle. Asked for: flat within 1.5 ×."""
+SEARCH = """\
+Tasks of six words out of 20,000, as often as words are in a language, in one workspace, as a user under RLS. Twenty
+different queries of each kind. Asked for: p95 flat within 2 ×."""
+MOVING = """\
+Tasks, with the command line as an operator uses it. An import writes indexes and the search index; the memory is the
+process's peak. Asked for: flat memory."""
 END_TO_END = f"""\
 A page of 50 projects over HTTP with {CONNECTIONS} connections; client, gateway, PostgREST and Postgres share the
 cores."""
