@@ -156,17 +156,17 @@ WRITING = """\
 One connection, each statement its own transaction, under RLS. "Counted" is a workspace with a limit; a plan without a
 limit takes a shared lock and counts nothing. Asked for: at least 0.8 of the rate without the counter."""
 AUDIT = """\
-One connection, under RLS, each statement its own transaction; `tickets.estimate`, which nothing but the audit log watches.
-"Without" is the same table without the trigger that records updates. Asked for: at least 0.6 of the rate for single rows,
-0.5 for batches."""
+One connection, under RLS, each statement its own transaction; `tickets.estimate`, which nothing but the audit log
+watches. "Without" is the same table without the trigger that records updates. Asked for: at least 0.6 of the rate for
+single rows, 0.5 for batches."""
 WRITERS = """\
-The same from several connections, all in one workspace, driven by pgbench on the same cores. Writers of records wait for
-nobody; what they cost is processor time, of which there is the less to spare the more of them there are. Asked for: that
-they scale as without."""
+The same from several connections, all in one workspace, driven by pgbench on the same cores. Writers of records wait
+for nobody; what they cost is processor time, of which there is the less to spare the more of them there are. Asked
+for: that they scale as without."""
 POSTING = """\
-Two entries to a transaction, between random accounts. "Bare SQL" writes the same rows into tables with the same keys and
-indexes, in one transaction of statements as a client sends them: no checks, no idempotency, no immutability, no audit
-record. Asked for: at least 0.6 of it; no deadlock, which would have ended the run."""
+Two entries to a transaction, between random accounts. "Bare SQL" writes the same rows into tables with the same keys
+and indexes, in one transaction of statements as a client sends them: no checks, no idempotency, no immutability, no
+audit record. Asked for: at least 0.6 of it; no deadlock, which would have ended the run."""
 STATEMENTS = """\
 One account of each size, as a user under RLS; the page is from its middle. Asked for: flat within 1.5 ×."""
 SEARCH = """\

@@ -125,8 +125,10 @@ def statements(server: Server, most: int) -> Rows:
         )
         queries = {
             "a balance": "select balance from public.trial_balance where workspace_id = %s and account_id = %s",
-            "a page of a statement": "select * from public.account_statement where workspace_id = %s and account_id = %s "
-            "and number > {middle} order by number limit 50",
+            "a page of a statement": (
+                "select * from public.account_statement where workspace_id = %s and account_id = %s "
+                "and number > {middle} order by number limit 50"
+            ),
         }
         rows = []
         for name, query in queries.items():

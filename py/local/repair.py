@@ -64,12 +64,13 @@ def walk(tour: Tour, ada: Person, acme: dict[str, Any]) -> None:
     found = rpc("search", {**here, "query": "scren brokn"}).execute().data
     tour.check([row["title"] for row in found] == ["Phone"], "typing errors do not hide it")
     tour.say("Ada", "rpc search(scren brokn)", f"{found[0]['title']}: {found[0]['snippet']}")
-    log = ada.client.table("audit_log").select("action,actor_id,ip").eq("row_id", ticket["id"]).execute().data
+    log = ada.client.table("audit_log").select("action,actor_id,ip,request_id").eq("row_id", ticket["id"]).execute().data
     actions = {row["action"] for row in log}
     tour.check(
         {"tickets.create", "tickets.update", "tickets.delete", "tickets.restore"} <= actions, "every step is kept"
     )
     tour.check({row["actor_id"] for row in log} == {ada.id}, "and by whom")
+    tour.check(all(row["ip"] and row["request_id"] for row in log), "and from where, by which request")
     tour.say("Ada", "selects audit_log of the ticket", f"{len(log)} records, all hers, from {log[0]['ip']}")
     tour.operator("audit", "seal")
     tour.check(tour.operator("audit", "verify")["is_sound"], "the sealed chain holds")
