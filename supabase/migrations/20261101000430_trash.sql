@@ -36,19 +36,50 @@ comment on column tenancy.deletions.purge_after is 'Until when it can be restore
 
 -- References ---------------------------------------------------------------------------------
 
-create function tenancy.children(relation regclass)
-returns table (child regclass, reference text, on_delete text)
+-- What the catalogue says, kept where every delete can look it up by a key.
+create table tenancy.child_references (
+    parent regclass not null,
+    child regclass not null,
+    reference text not null,
+    on_delete text not null,
+    constraint child_references_pkey primary key (parent, child, reference)
+);
+alter table tenancy.child_references enable row level security;
+create policy child_references_nobody on tenancy.child_references using (false);
+create index child_references_child on tenancy.child_references (child);
+comment on table tenancy.child_references is 'The columns of tenant tables that refer to rows of others.';
+comment on column tenancy.child_references.parent is 'The table referred to.';
+comment on column tenancy.child_references.child is 'The table that refers.';
+comment on column tenancy.child_references.reference is 'The column that holds the id.';
+comment on column tenancy.child_references.on_delete is 'What a delete does there, as in pg_constraint.';
+
+create function tenancy.references_of(relation regclass)
+returns table (parent regclass, child regclass, reference text, on_delete text)
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-    select k.conrelid::regclass, a.attname::text, k.confdeltype::text
+    select k.confrelid::regclass, k.conrelid::regclass, a.attname::text, k.confdeltype::text
     from pg_constraint k
-    join tenancy.tenant_tables t on t.relation = k.conrelid
     cross join unnest(k.conkey, k.confkey) as pair (here, there)
     join pg_attribute a on a.attrelid = k.conrelid and a.attnum = pair.here
     join pg_attribute b on b.attrelid = k.confrelid and b.attnum = pair.there
-    where k.contype = 'f' and k.confrelid = children.relation and b.attname = 'id'
-    order by 1, 2
+    where
+        k.contype = 'f' and k.conrelid = references_of.relation and b.attname = 'id'
+        and k.confrelid not in ('public.workspaces'::regclass, 'public.profiles'::regclass, 'public.roles'::regclass)
+$$;
+comment on function tenancy.references_of(regclass) is 'What the catalogue says of a table''s references.';
+
+create function tenancy.children(relation regclass)
+returns table (child regclass, reference text, on_delete text)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return query
+    select r.child, r.reference, r.on_delete from tenancy.child_references r
+    where r.parent = children.relation
+    order by r.child, r.reference;
+end
 $$;
 comment on function tenancy.children(regclass) is
 'The columns of tenant tables that refer to rows of this one, and what a delete does there (as in pg_constraint).';

@@ -227,6 +227,27 @@ as $$
         ) < 2
     union all
     select
+        'references_not_known', format('%s has references that a delete would not know of', findings.relation),
+        format('select tenancy.refresh_table(%L);', findings.relation)
+    from this
+    where
+        exists (select from tenancy.tenant_tables t where t.relation = findings.relation)
+        and (
+            exists (
+                select r.parent, r.child, r.reference, r.on_delete from tenancy.references_of(findings.relation) r
+                except
+                select k.parent, k.child, k.reference, k.on_delete from tenancy.child_references k
+                where k.child = findings.relation
+            )
+            or exists (
+                select k.parent, k.child, k.reference, k.on_delete from tenancy.child_references k
+                where k.child = findings.relation
+                except
+                select r.parent, r.child, r.reference, r.on_delete from tenancy.references_of(findings.relation) r
+            )
+        )
+    union all
+    select
         'self_reference_cascades', format('%s of %s cascades within the table', k.conname, findings.relation),
         'One statement may delete parent and child: use on delete restrict, or set null (other_id).'
     from keys k
@@ -254,6 +275,9 @@ declare
     watched text;
 begin
     select t.* into strict adopted from tenancy.tenant_tables t where t.relation = attach.relation;
+    delete from tenancy.child_references r where r.child = attach.relation;
+    insert into tenancy.child_references (parent, child, reference, on_delete)
+    select r.parent, r.child, r.reference, r.on_delete from tenancy.references_of(attach.relation) r;
     execute format(
         'create or replace trigger %I before update on %s for each row execute function tenancy.guard_update()',
         table_name || '_guard_update', attach.relation
@@ -414,6 +438,7 @@ begin
     delete from tenancy.deletions d where d.relation = release_table.relation;
     update tenancy.deletions d set tables = array_remove(d.tables, release_table.relation)
     where release_table.relation = any (d.tables);
+    delete from tenancy.child_references r where release_table.relation in (r.child, r.parent);
     delete from ops.erasure_plan p where p.relation = release_table.relation;
     delete from tenancy.tenant_tables t where t.relation = release_table.relation;
 end

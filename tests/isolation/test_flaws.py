@@ -114,6 +114,9 @@ FLAWS = {
     "children that nobody keeps from the trash": (
         "drop trigger tasks_live_parents_updated on public.tasks", "can refer to a row in the trash",
     ),
+    "a reference that a delete does not know of": (
+        "delete from tenancy.child_references where child = 'public.tasks'::regclass", "that a delete would not know of",
+    ),
     "a trash that still counts": ("drop trigger projects_count_trash on public.projects", "lacks its counting triggers"),
     "a column without an erasure plan": (
         "alter table public.tasks add column nickname text", "does not say what erasing a person does to nickname",
