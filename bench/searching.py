@@ -47,7 +47,7 @@ def searching(server: Server, most: int) -> Rows:
     queries = {
         "a word": [word(chance.randint(50, 15_000)) for _ in range(20)],
         "a prefix": [word(chance.randint(1_000, 15_000))[:-1] for _ in range(20)],
-        "two words": [f"{word(chance.randint(5, 50))} {word(chance.randint(5, 50))}" for _ in range(20)],
+        "two words": [f"{word(chance.randint(50, 500))} {word(chance.randint(50, 500))}" for _ in range(20)],
         "a typing error": [word(k)[:2] + word(k)[3:] for k in (chance.randint(50, 15_000) for _ in range(20))],
     }
     p50, p95 = {}, {}

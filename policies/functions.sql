@@ -22,7 +22,7 @@ grant execute on function tenancy.search_words(text) to authenticated;
 grant execute on function tenancy.search_parts(text) to authenticated;
 grant execute on function tenancy.search_mark(uuid) to authenticated;
 grant execute on function tenancy.search_query(uuid, text[], text) to authenticated;
-grant execute on function tenancy.search_candidates(uuid, text[], regclass[], text) to authenticated;
+grant execute on function tenancy.search_candidates(uuid, text[], regclass[], text, integer) to authenticated;
 grant execute on function tenancy.searchable_tables(text[]) to authenticated;
 grant execute on function tenancy.similar_words(uuid, text[]) to authenticated;
 grant execute on function tenancy.search_text(text) to authenticated;

@@ -218,7 +218,7 @@ comment on function tenancy.search_query(uuid, text[], text) is
 'A query for any of these words, with a suffix of tsquery (:* for what begins so); without a workspace, for a text.';
 
 create function tenancy.search_candidates(
-    workspace_id uuid, words text[], relations regclass[], scope text
+    workspace_id uuid, words text[], relations regclass[], scope text, at_most integer
 ) returns table (relation regclass, row_id uuid, rank real)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -260,7 +260,6 @@ begin
         end if;
         wanted := coalesce(wanted && part, part);
     end loop;
-    -- A word that is everywhere is not read to its end: so many matches are looked at, the first that are found.
     return query
     select found.relation, found.row_id, ts_rank(found.document, wanted) as rank
     from (
@@ -270,11 +269,11 @@ begin
             d.document @@ wanted
             and d.workspace_id = search_candidates.workspace_id
             and d.relation = any (readable)
-        limit 5000
+        limit search_candidates.at_most
     ) as found;
 end
 $$;
-comment on function tenancy.search_candidates(uuid, text[], regclass[], text) is
+comment on function tenancy.search_candidates(uuid, text[], regclass[], text, integer) is
 'The rows that match in their titles, anywhere, or with typing errors, of the tables that the caller''s role may read
 there. Only their keys: what a row says, and whether the caller sees it at all, is asked of the table itself.';
 
@@ -289,6 +288,9 @@ declare
     places regclass[];
     place record;
     scope text;
+    at_most integer;
+    candidates bigint;
+    visible bigint;
     marked tsquery;
     found jsonb := '{}'::jsonb;
     left_over integer := least(greatest(coalesce(search.max_results, 20), 1), 100);
@@ -306,21 +308,31 @@ begin
     places := tenancy.searchable_tables(search.kinds);
 
     foreach scope in array array['titles', 'all', 'typing errors'] loop
-        for place in
-            select c.relation, array_agg(c.row_id) as ids, jsonb_object_agg(c.row_id, c.rank) as ranks
-            from tenancy.search_candidates(search.workspace_id, words, places, scope) c
-            group by c.relation
-        loop
-            -- Under the caller's policies, which know what they may see.
-            execute format(
-                'select jsonb_object_agg(%1$L || r.id, jsonb_build_object(''kind'', %1$L::text, ''id'', r.id, '
-                '''rank'', ($3 ->> r.id::text)::real)) '
-                'from %2$s r where r.workspace_id = $1 and r.id = any ($2)',
-                (select c.relname from pg_class c where c.oid = place.relation), place.relation
-            ) into batch using search.workspace_id, place.ids, place.ranks;
-            found := coalesce(batch, '{}') || found;
+        -- A word that is everywhere is not read to its end; but what the caller may not see must not hide what
+        -- they may: if too little of a few is left, more are looked at.
+        foreach at_most in array array[200, 5000] loop
+            candidates := 0::bigint;
+            for place in
+                select
+                    c.relation, array_agg(c.row_id) as ids, jsonb_object_agg(c.row_id, c.rank) as ranks, count(*) as counted
+                from tenancy.search_candidates(search.workspace_id, words, places, scope, at_most) c
+                group by c.relation
+            loop
+                candidates := candidates + place.counted;
+                -- Under the caller's policies, which know what they may see.
+                execute format(
+                    'select jsonb_object_agg(%1$L || r.id, jsonb_build_object(''kind'', %1$L::text, ''id'', r.id, '
+                    '''rank'', ($3 ->> r.id::text)::real)) '
+                    'from %2$s r where r.workspace_id = $1 and r.id = any ($2)',
+                    (select c.relname from pg_class c where c.oid = place.relation), place.relation
+                ) into batch using search.workspace_id, place.ids, place.ranks;
+                found := coalesce(batch, '{}') || found;
+            end loop;
+            select count(*) into visible from jsonb_object_keys(found);
+            exit when candidates < at_most or visible >= left_over;
         end loop;
-        exit when (select count(*) from jsonb_object_keys(found)) >= left_over;
+        -- Only whoever finds nothing has mistyped.
+        exit when visible >= left_over or (scope = 'all' and visible > 0);
     end loop;
 
     marked := tenancy.search_query(null, words || tenancy.similar_words(search.workspace_id, words), ':*');
@@ -426,5 +438,5 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $$ select * from tenancy.search($1, $2, $3, $4) $$;
 comment on function public.search(uuid, text, text[], integer) is
-'What matches in a workspace, the best first: all words, by their beginnings, then with one typing error each. The
+'What matches in a workspace, the best first: all words, by their beginnings; if nothing does, with one typing error each. The
 snippet is HTML: escaped text with <mark> around what matches. At most 100 results.';

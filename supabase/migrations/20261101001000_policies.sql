@@ -399,7 +399,7 @@ using (id = any (array(select authz.workspaces_with('workspace.update') limit au
 with check (id = any (array(select authz.workspaces_with('workspace.update') limit authz.refuse_estimates())));
 comment on policy workspaces_update on public.workspaces is 'Those whose role allows it.';
 
--- policies/functions.sql sha256:3e19c317c473cf9905392ecb164cc09725b90455c2b96fcc664aafca078cf474
+-- policies/functions.sql sha256:484b8fd943e9388be42d8f61e791ecd7f546827bed7d5ec6388f6c22ec4a5b91
 
 -- Every function that a role of the API may call, and the schemas it must enter for that. What is
 -- not here runs for nobody but its owner.
@@ -425,7 +425,7 @@ grant execute on function tenancy.search_words(text) to authenticated;
 grant execute on function tenancy.search_parts(text) to authenticated;
 grant execute on function tenancy.search_mark(uuid) to authenticated;
 grant execute on function tenancy.search_query(uuid, text[], text) to authenticated;
-grant execute on function tenancy.search_candidates(uuid, text[], regclass[], text) to authenticated;
+grant execute on function tenancy.search_candidates(uuid, text[], regclass[], text, integer) to authenticated;
 grant execute on function tenancy.searchable_tables(text[]) to authenticated;
 grant execute on function tenancy.similar_words(uuid, text[]) to authenticated;
 grant execute on function tenancy.search_text(text) to authenticated;

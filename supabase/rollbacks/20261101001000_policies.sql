@@ -18,7 +18,7 @@ revoke all on function tenancy.search_words(text) from authenticated;
 revoke all on function tenancy.search_parts(text) from authenticated;
 revoke all on function tenancy.search_mark(uuid) from authenticated;
 revoke all on function tenancy.search_query(uuid, text[], text) from authenticated;
-revoke all on function tenancy.search_candidates(uuid, text[], regclass[], text) from authenticated;
+revoke all on function tenancy.search_candidates(uuid, text[], regclass[], text, integer) from authenticated;
 revoke all on function tenancy.searchable_tables(text[]) from authenticated;
 revoke all on function tenancy.similar_words(uuid, text[]) from authenticated;
 revoke all on function tenancy.search_text(text) from authenticated;

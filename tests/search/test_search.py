@@ -193,10 +193,27 @@ def test_candidates_are_keys_alone_and_of_readable_tables(db: Connection, shop: 
     stranger = make_user(db)
     with as_user(db, stranger):
         assert run(
-            db, "select * from tenancy.search_candidates(%s, '{gyroscope}', '{public.tasks}', 'all')", [shop["workspace"]]
+            db, "select * from tenancy.search_candidates(%s, '{gyroscope}', '{public.tasks}', 'all', 10)", [shop["workspace"]]
         ) == []  # fmt: skip
         assert one(db, "select tenancy.similar_words(%s, '{gyroscope}')", [shop["workspace"]]) == []
     with acting(db, "authenticated", claims_of(stranger)):
         for table in ("tenancy.search_documents", "tenancy.search_spellings"):
             with refused("42501"), db.transaction():
                 run(db, f"select * from {table}")
+
+
+def test_what_one_may_not_see_does_not_hide_what_one_may(db: Connection) -> None:
+    owner = make_user(db)
+    workspace = make_workspace(db, owner)
+    member = add_member(db, workspace, "member")
+    secret, open_one = make_project(db, workspace, lead=owner, is_private=True), make_project(db, workspace)
+    run(
+        db,
+        "insert into tasks (workspace_id, project_id, title) select %s, %s, 'quokka ' || n from generate_series(1, 600) n",
+        [workspace, secret],
+    )
+    make_task(db, workspace, open_one, "quokka in sight")
+    with as_user(db, member):
+        assert titles(db, workspace, "quokka") == ["quokka in sight"]
+    with as_user(db, owner):
+        assert len(titles(db, workspace, "quokka", max=100)) == 100
