@@ -64,7 +64,9 @@ def walk(tour: Tour, ada: Person, acme: dict[str, Any]) -> None:
     found = rpc("search", {**here, "query": "scren brokn"}).execute().data
     tour.check([row["title"] for row in found] == ["Phone"], "typing errors do not hide it")
     tour.say("Ada", "rpc search(scren brokn)", f"{found[0]['title']}: {found[0]['snippet']}")
-    log = ada.client.table("audit_log").select("action,actor_id,ip,request_id").eq("row_id", ticket["id"]).execute().data
+    log = (
+        ada.client.table("audit_log").select("action,actor_id,ip,request_id").eq("row_id", ticket["id"]).execute().data
+    )
     actions = {row["action"] for row in log}
     tour.check(
         {"tickets.create", "tickets.update", "tickets.delete", "tickets.restore"} <= actions, "every step is kept"

@@ -438,5 +438,5 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $$ select * from tenancy.search($1, $2, $3, $4) $$;
 comment on function public.search(uuid, text, text[], integer) is
-'What matches in a workspace, the best first: all words, by their beginnings; if nothing does, with one typing error each. The
-snippet is HTML: escaped text with <mark> around what matches. At most 100 results.';
+'What matches in a workspace, the best first: all words, by their beginnings; if nothing does, with one typing error
+each. The snippet is HTML: escaped text with <mark> around what matches. At most 100 results.';
