@@ -339,9 +339,13 @@ begin
     if ops.is_allowed('purge') then
         return old;
     end if;
-    -- A cascade comes from within the delete of the parent. If that is really gone, so must this be.
-    if pg_trigger_depth() > 1 and tenancy.is_orphan(tg_relid::regclass, to_jsonb(old)) then
-        return old;
+    -- A cascade comes from within the delete of the parent. If that is really gone, so must this be: the workspace,
+    -- which is cheap to ask for, or another.
+    if pg_trigger_depth() > 1 then
+        perform from public.workspaces w where w.id = old.workspace_id;
+        if not found or tenancy.is_orphan(tg_relid::regclass, to_jsonb(old)) then
+            return old;
+        end if;
     end if;
     if old.deleted_at is null then
         perform tenancy.delete_row(tg_relid::regclass, old.workspace_id, old.id);
