@@ -171,7 +171,8 @@ STATEMENTS = """\
 One account of each size, as a user under RLS; the page is from its middle. Asked for: flat within 1.5 ×."""
 SEARCH = """\
 Tasks of six words out of 20,000, as often as words are in a language, in one workspace, as a user under RLS. Twenty
-different queries of each kind. Asked for: p95 flat within 2 ×."""
+different queries of each kind, of words that are in so many rows that there are 20 results at either size; the two
+words are in every tenth to fortieth row each. Asked for: p95 flat within 2 ×."""
 MOVING = """\
 Tasks, with the command line as an operator uses it. An import writes indexes and the search index; the memory is the
 process's peak. Asked for: flat memory."""

@@ -45,10 +45,10 @@ def searching(server: Server, most: int) -> Rows:
     """Milliseconds of a search for a word, a prefix, two words, and a typing error, at two sizes."""
     chance = random.Random(7)
     queries = {
-        "a word": [word(chance.randint(50, 15_000)) for _ in range(20)],
-        "a prefix": [word(chance.randint(1_000, 15_000))[:-1] for _ in range(20)],
-        "two words": [f"{word(chance.randint(50, 500))} {word(chance.randint(50, 500))}" for _ in range(20)],
-        "a typing error": [word(k)[:2] + word(k)[3:] for k in (chance.randint(50, 15_000) for _ in range(20))],
+        "a word": [word(chance.randint(20, 300)) for _ in range(20)],
+        "a prefix": [word(chance.randint(200, 300))[:-1] for _ in range(20)],
+        "two words": [f"{word(chance.randint(5, 12))} {word(chance.randint(5, 12))}" for _ in range(20)],
+        "a typing error": [word(k)[:2] + word(k)[3:] for k in (chance.randint(20, 300) for _ in range(20))],
     }
     p50, p95 = {}, {}
     ilike = 0.0

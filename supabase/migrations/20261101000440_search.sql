@@ -295,6 +295,7 @@ declare
     found jsonb := '{}'::jsonb;
     left_over integer := least(greatest(coalesce(search.max_results, 20), 1), 100);
     batch jsonb;
+    texts jsonb := '{}'::jsonb;
 begin
     if length(search.query) > 500 then
         perform ops.raise_http(
@@ -336,19 +337,32 @@ begin
     end loop;
 
     marked := tenancy.search_query(null, words || tenancy.similar_words(search.workspace_id, words), ':*');
+    select jsonb_object_agg(best.key, best.value) into found
+    from (
+        select f.key, f.value from jsonb_each(found) f order by (f.value ->> 'rank')::real desc, f.key limit left_over
+    ) as best;
     for place in
-        select f.value ->> 'kind' as kind, (f.value ->> 'id')::uuid as id, (f.value ->> 'rank')::real as rank
+        select f.value ->> 'kind' as kind, array_agg((f.value ->> 'id')::uuid) as ids
+        from jsonb_each(found) f group by 1
+    loop
+        execute tenancy.search_text(place.kind) into batch using search.workspace_id, place.ids;
+        texts := texts || coalesce(batch, '{}');
+    end loop;
+    for place in
+        select
+            f.value ->> 'kind' as kind, (f.value ->> 'id')::uuid as id, (f.value ->> 'rank')::real as rank,
+            texts -> f.key as said
         from jsonb_each(found) f
+        where texts ? f.key
         order by (f.value ->> 'rank')::real desc, f.key
-        limit left_over
     loop
         kind := place.kind;
         id := place.id;
         rank := place.rank;
-        execute tenancy.search_text(place.kind) into title, snippet using search.workspace_id, place.id;
+        title := place.said ->> 0;
         -- The text is anybody's: escaped, so that the marks are the only markup in it.
         snippet := ts_headline(
-            'simple', replace(replace(replace(snippet, '&', '&amp;'), '<', '&lt;'), '>', '&gt;'), marked,
+            'simple', replace(replace(replace(place.said ->> 1, '&', '&amp;'), '<', '&lt;'), '>', '&gt;'), marked,
             'StartSel=<mark>, StopSel=</mark>, MaxWords=24, MinWords=8'
         );
         return next;
@@ -419,9 +433,13 @@ language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
     select format(
-        'select (r.%I)::text, concat_ws('' · '', %s) from %s r where r.workspace_id = $1 and r.id = $2',
-        t.title, (select string_agg(format('nullif(r.%I::text, '''')', s.name), ', ' order by s.place)
-                  from unnest(t.searchable) with ordinality as s (name, place)),
+        'select jsonb_object_agg(%L || r.id, jsonb_build_array(r.%I, concat_ws('' · '', %s))) from %s r '
+        'where r.workspace_id = $1 and r.id = any ($2)',
+        c.relname, t.title,
+        (
+            select string_agg(format('nullif(r.%I::text, '''')', s.name), ', ' order by s.place)
+            from unnest(t.searchable) with ordinality as s (name, place)
+        ),
         t.relation
     )
     from tenancy.tenant_tables t
@@ -429,7 +447,7 @@ as $$
     where c.relname = search_text.kind
 $$;
 comment on function tenancy.search_text(text) is
-'The query for the title and the text of one row, to be run by whoever asks.';
+'The query for the titles and texts of rows, to be run by whoever asks.';
 
 create function public.search(
     workspace_id uuid, query text, kinds text[] default null, max_results integer default 20
