@@ -1,4 +1,4 @@
--- Why: restore() brings back exactly what a delete took; ops.purge() removes for good what nobody has asked for in time.
+-- Why: restore() brings back exactly what a delete took; ops.purge() removes for good what nobody asked for in time.
 -- Locks: none on existing tables.
 -- Workers: need not stop.
 
