@@ -311,7 +311,7 @@ begin
     foreach scope in array array['titles', 'all', 'typing errors'] loop
         -- A word that is everywhere is not read to its end; but what the caller may not see must not hide what
         -- they may: if too little of a few is left, more are looked at.
-        foreach at_most in array array[200, 5000] loop
+        foreach at_most in array array[100, 5000] loop
             candidates := 0::bigint;
             for place in
                 select
