@@ -20,22 +20,26 @@ $$;
 comment on function ledger.body_hash(ledger.transactions, text) is
 'The hash of what a transaction says; `entries` is account:amount of each, by account.';
 
-create function ledger.digest(transaction ledger.transactions, entries text) returns bytea
+create function ledger.digest(transaction ledger.transactions) returns bytea
 language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    return sha256(convert_to(
-        jsonb_build_array(
-            transaction.workspace_id, transaction.id, transaction.idempotency_key, transaction.kind,
-            transaction.description, transaction.occurred_on - date '2000-01-01', transaction.is_dated,
-            extract(epoch from transaction.posted_at), transaction.posted_by, transaction.amount, transaction.subject,
-            transaction.subject_id, transaction.method, transaction.refunds_id, transaction.reverses_id, digest.entries
-        )::text, 'UTF8'
-    ));
+    -- What it says is in body_hash. The rest is of a fixed form, but for the key, which comes last.
+    return sha256(
+        transaction.body_hash
+        || convert_to(
+            concat_ws(
+                '|', transaction.workspace_id, transaction.id, transaction.occurred_on - date '2000-01-01',
+                extract(epoch from transaction.posted_at), coalesce(transaction.posted_by::text, '-'),
+                transaction.amount, transaction.idempotency_key
+            ),
+            'UTF8'
+        )
+    );
 end
 $$;
-comment on function ledger.digest(ledger.transactions, text) is
+comment on function ledger.digest(ledger.transactions) is
 'A hash over all of a transaction, as its audit record keeps it.';
 
 create function ledger.refuse_entries(workspace_id uuid, entries jsonb) returns void
@@ -232,7 +236,7 @@ begin
     perform audit.write(
         'ledger.' || case when transaction.kind = 'reversal' then 'reverse' else 'post' end,
         transaction.workspace_id, 'ledger_transactions', transaction.id::text, null,
-        jsonb_build_object('kind', transaction.kind, 'amount', transaction.amount), ledger.digest(transaction, said)
+        jsonb_build_object('kind', transaction.kind, 'amount', transaction.amount), ledger.digest(transaction)
     );
     return transaction.id;
 end

@@ -49,12 +49,8 @@ begin
         where a.workspace_id = place and a.resource = 'ledger_transactions'
     ),
     posted as (
-        select t.id::text as row_id, t.posted_at, ledger.digest(t, e.entries) as digest
+        select t.id::text as row_id, t.posted_at, ledger.digest(t) as digest
         from ledger.transactions t
-        left join lateral (
-            select string_agg(e.account_id || ':' || e.amount || ',', '' order by e.account_id, e.number) as entries
-            from ledger.entries e where e.workspace_id = t.workspace_id and e.transaction_id = t.id
-        ) as e on true
         where t.workspace_id = place
     )
     select
