@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 
 from rowhouse.local.cluster import SUPERUSER
@@ -39,7 +40,7 @@ def _prepare(database: Database, *, is_audited: bool) -> tuple[str, str, list[st
 def _updater(database: Database, prepared: tuple[str, str, list[str]], size: int) -> Callable[[], object]:
     workspace, owner, ids = prepared
     connection = database.connect(SUPERUSER, autocommit=True)
-    as_person(connection, owner)  # type: ignore[arg-type]
+    as_person(connection, uuid.UUID(owner))
     # A column that nothing else watches: the record is all that is added.
     one = "update public.tickets set estimate = random() * 100000 where workspace_id = %s and id = %s"
     batch = "update public.tickets set estimate = random() * 100000 where workspace_id = %s"
