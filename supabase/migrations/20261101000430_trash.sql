@@ -88,16 +88,10 @@ returns table (parent regclass, reference text, on_delete text)
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-    select k.confrelid::regclass, a.attname::text, k.confdeltype::text
-    from pg_constraint k
-    join pg_attribute trash on trash.attrelid = k.confrelid and trash.attname = 'deleted_at' and not trash.attisdropped
-    cross join unnest(k.conkey, k.confkey) as pair (here, there)
-    join pg_attribute a on a.attrelid = k.conrelid and a.attnum = pair.here
-    join pg_attribute b on b.attrelid = k.confrelid and b.attnum = pair.there
-    where
-        k.contype = 'f' and k.conrelid = parents.relation and b.attname = 'id'
-        and k.confrelid <> 'public.workspaces'::regclass
-    order by 2, 1
+    select r.parent, r.reference, r.on_delete
+    from tenancy.references_of(parents.relation) r
+    join pg_attribute trash on trash.attrelid = r.parent and trash.attname = 'deleted_at' and not trash.attisdropped
+    order by r.reference, r.parent
 $$;
 comment on function tenancy.parents(regclass) is
 'The columns of this table that refer to rows which can be in the trash.';

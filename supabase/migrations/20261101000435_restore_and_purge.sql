@@ -100,12 +100,12 @@ begin
         restore.workspace_id,
         (select t.resource from tenancy.tenant_tables t where t.relation = place) || '.delete'
     );
-    if not exists (
+    if not sees_all and not exists (
         select from tenancy.deletions d
         where
             d.workspace_id = restore.workspace_id and d.relation = place and d.row_id = restore.id
-            and (sees_all or d.deleted_by = caller)
-    ) and not sees_all then
+            and d.deleted_by = caller
+    ) then
         perform ops.raise_http(
             404, 'not_in_trash', 'This is not in the trash.', null, 'The view trash lists what can be restored.'
         );

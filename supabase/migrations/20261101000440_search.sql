@@ -335,6 +335,9 @@ begin
         -- Only whoever finds nothing has mistyped.
         exit when visible >= left_over or (scope = 'all' and visible > 0);
     end loop;
+    if visible = 0 then
+        return;
+    end if;
 
     marked := tenancy.search_query(null, words || tenancy.similar_words(search.workspace_id, words), ':*');
     select jsonb_object_agg(best.key, best.value) into found

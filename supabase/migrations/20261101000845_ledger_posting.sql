@@ -448,7 +448,7 @@ as $$
 declare
     before date;
 begin
-    if close_period.until is null or not isfinite(close_period.until) 
+    if close_period.until is null or not isfinite(close_period.until)
         or close_period.until >= (ops.now() at time zone 'UTC')::date
     then
         perform ops.raise_http(
