@@ -6,58 +6,19 @@ RefusedError with the codes of docs/errors.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .errors import RefusedError, UsageError
+from .errors import RefusedError
+from .queries import Page, Row, containing, fetch_page, fetch_rows, storable
 
 if TYPE_CHECKING:
     from .database import Connection
 
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Page:
-    """One page of a list: its rows, and the cursor of the next page, None on the last."""
-
-    rows: list[Row]
-    next_after: str | None
-
-
-def _query(connection: Connection, query: str, parameters: Row | None = None) -> list[Row]:
-    from psycopg.rows import dict_row
-
-    with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query.encode(), parameters).fetchall()
-
-
-def _page(connection: Connection, query: str, parameters: Row, cursor_column: str, limit: int) -> Page:
-    # One row more than asked for tells whether there is a next page.
-    rows = _query(connection, query, {**parameters, "limit": limit + 1})
-    more = len(rows) > limit
-    rows = rows[:limit]
-    return Page(rows, str(rows[-1][cursor_column]) if more else None)
-
-
-def _pattern(search: str | None) -> str | None:
-    """A LIKE pattern that finds the text itself, whatever is in it."""
-    if search is None:
-        return None
-    escaped = search.lower().replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return f"%{escaped}%"
-
-
-def _storable(text: str) -> str:
-    if "\0" in text:
-        raise UsageError("Text cannot hold a null character.", "Leave it out.")
-    return text
-
 
 def workspace_id(connection: Connection, slug: str) -> Any:
     """The id of a workspace by its slug, deleted ones too. Raises RefusedError (workspace_not_found)."""
-    rows = _query(
-        connection, "select id from public.workspaces where lower(slug) = lower(%(slug)s)", {"slug": _storable(slug)}
+    rows = fetch_rows(
+        connection, "select id from public.workspaces where lower(slug) = lower(%(slug)s)", {"slug": storable(slug)}
     )
     if not rows:
         raise RefusedError(
@@ -68,7 +29,7 @@ def workspace_id(connection: Connection, slug: str) -> Any:
 
 def user_id(connection: Connection, email: str) -> Any:
     """The id of a person by e-mail. Raises RefusedError (user_not_found)."""
-    return _query(connection, "select tenancy.person(%(email)s) as id", {"email": _storable(email)})[0]["id"]
+    return fetch_rows(connection, "select tenancy.person(%(email)s) as id", {"email": storable(email)})[0]["id"]
 
 
 WORKSPACE_STATUS = """
@@ -107,8 +68,8 @@ def list_workspaces(
         order by lower(w.slug)
         limit %(limit)s
     """  # noqa: S608  no input in it
-    parameters = {"search": _pattern(search), "plan": plan, "state": state, "after": after}
-    return _page(connection, query, parameters, "slug", limit)
+    parameters = {"search": containing(search), "plan": plan, "state": state, "after": after}
+    return fetch_page(connection, query, parameters, "slug", limit)
 
 
 def show_workspace(connection: Connection, slug: str) -> Row:
@@ -133,24 +94,24 @@ def show_workspace(connection: Connection, slug: str) -> Row:
         left join billing.workspace_plans wp on wp.workspace_id = w.id
         where w.id = %(id)s
     """  # noqa: S608  no input in it
-    return _query(connection, query, {"id": workspace_id(connection, slug)})[0]
+    return fetch_rows(connection, query, {"id": workspace_id(connection, slug)})[0]
 
 
 def create_workspace(connection: Connection, *, name: str, slug: str, owner: str, plan: str | None) -> Row:
     """Makes a workspace for an owner who has signed up, on a plan or the default one."""
-    made = _query(
+    made = fetch_rows(
         connection,
         "select id, slug, name from tenancy.make_workspace(%(name)s, %(slug)s, tenancy.person(%(owner)s, true))",
-        {"name": _storable(name), "slug": _storable(slug), "owner": _storable(owner)},
+        {"name": storable(name), "slug": storable(slug), "owner": storable(owner)},
     )[0]
     if plan is not None:
-        connection.execute("select billing.set_plan(%s, %s)", [made["id"], _storable(plan)])
+        connection.execute("select billing.set_plan(%s, %s)", [made["id"], storable(plan)])
     return made
 
 
 def suspend_workspace(connection: Connection, slug: str, reason: str) -> None:
     """Shuts a workspace for everybody in it."""
-    connection.execute("select tenancy.suspend_workspace(%s, %s)", [workspace_id(connection, slug), _storable(reason)])
+    connection.execute("select tenancy.suspend_workspace(%s, %s)", [workspace_id(connection, slug), storable(reason)])
 
 
 def resume_workspace(connection: Connection, slug: str) -> None:
@@ -160,14 +121,14 @@ def resume_workspace(connection: Connection, slug: str) -> None:
 
 def delete_workspace(connection: Connection, slug: str) -> Any:
     """Hides a workspace. Returns until when it can be restored, or None if it was deleted already."""
-    return _query(connection, "select tenancy.mark_deleted(%(id)s) as until", {"id": workspace_id(connection, slug)})[
-        0
-    ]["until"]
+    return fetch_rows(
+        connection, "select tenancy.mark_deleted(%(id)s) as until", {"id": workspace_id(connection, slug)}
+    )[0]["until"]
 
 
 def restore_workspace(connection: Connection, slug: str) -> bool:
     """Brings a deleted workspace back; False if it was not deleted."""
-    found: bool = _query(
+    found: bool = fetch_rows(
         connection, "select tenancy.mark_restored(%(id)s) as done", {"id": workspace_id(connection, slug)}
     )[0]["done"]
     return found
@@ -176,8 +137,8 @@ def restore_workspace(connection: Connection, slug: str) -> bool:
 def set_plan(connection: Connection, slug: str, plan: str) -> list[Row]:
     """Moves a workspace to a plan. Returns what it now has more of than the plan allows."""
     workspace = workspace_id(connection, slug)
-    connection.execute("select billing.set_plan(%s, %s)", [workspace, _storable(plan)])
-    return _query(
+    connection.execute("select billing.set_plan(%s, %s)", [workspace, storable(plan)])
+    return fetch_rows(
         connection,
         "select resource, used, max from billing.usage_counters where workspace_id = %(id)s and used > max order by 1",
         {"id": workspace},
@@ -202,15 +163,15 @@ def list_members(
         order by m.user_id
         limit %(limit)s
     """
-    parameters = {"id": workspace_id(connection, slug), "search": _pattern(search), "role": role, "after": after}
-    return _page(connection, query, parameters, "user_id", limit)
+    parameters = {"id": workspace_id(connection, slug), "search": containing(search), "role": role, "after": after}
+    return fetch_page(connection, query, parameters, "user_id", limit)
 
 
 def add_member(connection: Connection, slug: str, email: str, role: str) -> None:
     """Adds a person who has signed up to a workspace. Raises RefusedError (already_a_member)."""
     connection.execute(
         "select tenancy.add_member(%(w)s, tenancy.person(%(email)s, true), authz.role_named(%(w)s, %(role)s))",
-        {"w": workspace_id(connection, slug), "email": _storable(email), "role": _storable(role)},
+        {"w": workspace_id(connection, slug), "email": storable(email), "role": storable(role)},
     )
 
 
@@ -225,7 +186,7 @@ def set_role(connection: Connection, slug: str, email: str, role: str) -> None:
     """Gives a member another role. Raises RefusedError (member_not_found, role_not_found, last_owner)."""
     connection.execute(
         "select tenancy.change_role(%(w)s, %(u)s, authz.role_named(%(w)s, %(role)s))",
-        {"w": workspace_id(connection, slug), "u": user_id(connection, email), "role": _storable(role)},
+        {"w": workspace_id(connection, slug), "u": user_id(connection, email), "role": storable(role)},
     )
 
 
@@ -248,8 +209,8 @@ def list_users(
         order by p.id
         limit %(limit)s
     """
-    parameters = {"search": _pattern(search), "suspended": is_suspended, "after": after}
-    return _page(connection, query, parameters, "id", limit)
+    parameters = {"search": containing(search), "suspended": is_suspended, "after": after}
+    return fetch_page(connection, query, parameters, "id", limit)
 
 
 def show_user(connection: Connection, email: str) -> Row:
@@ -267,12 +228,12 @@ def show_user(connection: Connection, email: str) -> Row:
         from public.profiles p join auth.users u on u.id = p.id
         where p.id = %(id)s
     """
-    return _query(connection, query, {"id": user_id(connection, email)})[0]
+    return fetch_rows(connection, query, {"id": user_id(connection, email)})[0]
 
 
 def suspend_user(connection: Connection, email: str, reason: str) -> None:
     """Shuts a person out of every workspace."""
-    connection.execute("select tenancy.suspend_user(%s, %s)", [user_id(connection, email), _storable(reason)])
+    connection.execute("select tenancy.suspend_user(%s, %s)", [user_id(connection, email), storable(reason)])
 
 
 def resume_user(connection: Connection, email: str) -> None:
@@ -282,7 +243,7 @@ def resume_user(connection: Connection, email: str) -> None:
 
 def list_plans(connection: Connection) -> list[Row]:
     """The plans, the smallest first, with their limits, features and number of workspaces."""
-    return _query(
+    return fetch_rows(
         connection,
         """
         select p.id as plan, p.name, p.is_default,
@@ -310,9 +271,9 @@ ERASED = 'select relation as "table", column_name as "column", action, row_count
 
 def erase_user(connection: Connection, email: str) -> list[Row]:
     """Erases a person by the erasure plan; returns what was done to how many rows. Raises RefusedError (last_owner)."""
-    return _query(connection, ERASED + "ops.erase_user(%(id)s)", {"id": user_id(connection, email)})
+    return fetch_rows(connection, ERASED + "ops.erase_user(%(id)s)", {"id": user_id(connection, email)})
 
 
 def erase_workspace(connection: Connection, slug: str) -> list[Row]:
     """Erases a workspace; returns what was done to how many rows."""
-    return _query(connection, ERASED + "ops.erase_workspace(%(id)s)", {"id": workspace_id(connection, slug)})
+    return fetch_rows(connection, ERASED + "ops.erase_workspace(%(id)s)", {"id": workspace_id(connection, slug)})

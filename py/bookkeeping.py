@@ -6,8 +6,9 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from .administration import Page, Row, _page, _query, _storable, workspace_id
+from .administration import workspace_id
 from .errors import RefusedError, UsageError
+from .queries import Page, Row, fetch_page, fetch_rows, storable
 
 if TYPE_CHECKING:
     from .database import Connection
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 def list_balances(connection: Connection, slug: str) -> list[Row]:
     """Every account of a workspace with its balance in minor units: debits minus credits."""
-    return _query(
+    return fetch_rows(
         connection,
         """
         select a.code, a.name, a.kind, a.currency, b.balance, b.entry_count as entries, c.minor_digits
@@ -30,7 +31,7 @@ def list_balances(connection: Connection, slug: str) -> list[Row]:
 
 def trial_balance(connection: Connection, slug: str) -> list[Row]:
     """Debits and credits by kind and currency; both sums are equal in every currency."""
-    return _query(
+    return fetch_rows(
         connection,
         """
         select a.currency, a.kind, sum(greatest(b.balance, 0))::bigint as debit,
@@ -47,10 +48,10 @@ def trial_balance(connection: Connection, slug: str) -> list[Row]:
 def statement(connection: Connection, slug: str, account: str, *, after: str | None, limit: int) -> Page:
     """One page of an account, in order; `after` is the number that the page before ended with."""
     workspace = workspace_id(connection, slug)
-    found = _query(
+    found = fetch_rows(
         connection,
         "select id from ledger.accounts where workspace_id = %(w)s and code = %(code)s",
-        {"w": workspace, "code": _storable(account)},
+        {"w": workspace, "code": storable(account)},
     )
     if not found:
         raise RefusedError(
@@ -58,7 +59,7 @@ def statement(connection: Connection, slug: str, account: str, *, after: str | N
         )
     if after is not None and not after.isdigit():
         raise UsageError(f"{after[:40]!r} is no cursor.", "Use what the page before ended with.")
-    return _page(
+    return fetch_page(
         connection,
         """
         select e.number, x.occurred_on, x.kind, x.description, case when e.amount > 0 then e.amount end as debit,
@@ -84,7 +85,7 @@ def parse_entry(text: str, side: str) -> dict[str, Any]:
 
 def open_account(connection: Connection, slug: str, code: str, kind: str, currency: str, name: str) -> str:
     """Opens an account; returns its id. Raises RefusedError (currency_unknown, account_differs)."""
-    row = _query(
+    row = fetch_rows(
         connection,
         "select ledger.open_account(%(w)s, %(code)s, %(kind)s, %(currency)s, %(name)s) as id",
         {"w": workspace_id(connection, slug), "code": code, "kind": kind, "currency": currency, "name": name},
@@ -96,12 +97,12 @@ def post(
     connection: Connection, slug: str, key: str, entries: list[dict[str, Any]], description: str, day: str | None
 ) -> str:
     """Posts a transaction; returns its id. Raises RefusedError (entries_unbalanced, period_closed, …)."""
-    row = _query(
+    row = fetch_rows(
         connection,
         "select ledger.post(%(w)s, %(key)s, %(entries)s::jsonb, %(description)s, %(day)s::date) as id",
         {
-            "w": workspace_id(connection, slug), "key": _storable(key), "entries": json.dumps(entries),
-            "description": _storable(description), "day": day,
+            "w": workspace_id(connection, slug), "key": storable(key), "entries": json.dumps(entries),
+            "description": storable(description), "day": day,
         },
     )  # fmt: skip
     return str(row[0]["id"])
@@ -109,10 +110,10 @@ def post(
 
 def reverse(connection: Connection, slug: str, transaction: str, reason: str) -> str:
     """Undoes a transaction; returns the id of the reversal. Raises RefusedError (already_reversed, …)."""
-    row = _query(
+    row = fetch_rows(
         connection,
         "select ledger.reverse(%(w)s, %(transaction)s, %(reason)s) as id",
-        {"w": workspace_id(connection, slug), "transaction": transaction, "reason": _storable(reason)},
+        {"w": workspace_id(connection, slug), "transaction": transaction, "reason": storable(reason)},
     )
     return str(row[0]["id"])
 
@@ -126,7 +127,7 @@ def workspaces_with_books(connection: Connection, slug: str | None) -> list[Row]
     """The workspaces that have accounts, those that are gone too; or one by its slug."""
     if slug is not None:
         return [{"id": workspace_id(connection, slug), "slug": slug}]
-    return _query(
+    return fetch_rows(
         connection,
         """
         select a.workspace_id as id, coalesce(w.slug, a.workspace_id::text) as slug
@@ -138,4 +139,4 @@ def workspaces_with_books(connection: Connection, slug: str | None) -> list[Row]
 
 def check(connection: Connection, workspace: Any) -> list[Row]:
     """What differs when the books of a workspace are derived anew; an empty list if nothing does."""
-    return _query(connection, "select * from ledger.findings(%(id)s)", {"id": workspace})
+    return fetch_rows(connection, "select * from ledger.findings(%(id)s)", {"id": workspace})

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from .administration import Row, _query, _storable, workspace_id
+from .administration import workspace_id
 from .errors import UsageError
+from .queries import Row, escape_like, fetch_rows, storable
 
 if TYPE_CHECKING:
     from .database import Connection
@@ -61,16 +62,14 @@ def search_records(
         order by occurred_at {direction}, number {direction}
         limit %(limit)s
     """  # noqa: S608  no input in it
-    pattern = action.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_").replace("*", "%") if action else None
+    pattern = escape_like(action).replace("*", "%") if action else None
     parameters = {
         "workspace": workspace_id(connection, workspace) if workspace else None, "action": pattern, "actor": actor,
         "row": row, "since": since, "until": until, "limit": limit,
     }  # fmt: skip
     with connection.cursor(name="rowhouse_audit", row_factory=dict_row) as cursor:
         try:
-            cursor.execute(
-                query.encode(), {k: _storable(v) if isinstance(v, str) else v for k, v in parameters.items()}
-            )
+            cursor.execute(query.encode(), {k: storable(v) if isinstance(v, str) else v for k, v in parameters.items()})
         except psycopg.DataError as error:
             raise UsageError(
                 f"{error.diag.message_primary}.", "Write times like 2026-11-01 or '2026-11-01 14:30+01'."
@@ -86,20 +85,20 @@ def verify_chain(
     `anchors` are seals that were exported before: their numbers and hashes must still be in the chain.
     `progress` is told how many seals of how many are done.
     """
-    findings = _query(connection, "select * from audit.verify_head()")
-    last = _query(
+    findings = fetch_rows(connection, "select * from audit.verify_head()")
+    last = fetch_rows(
         connection,
         "select greatest((select seal_number from audit.chain_head), (select max(number) from audit.seals), 0) as last",
     )[0]["last"]
     for first in range(1, last + 1, SEALS_AT_A_TIME):
-        findings += _query(
+        findings += fetch_rows(
             connection,
             "select * from audit.verify_seals(%(first)s, %(last)s)",
             {"first": first, "last": min(first + SEALS_AT_A_TIME - 1, last)},
         )
         progress(min(first + SEALS_AT_A_TIME - 1, last), last)
     for anchor in anchors:
-        wrong = _query(
+        wrong = fetch_rows(
             connection,
             "select audit.verify_anchor(%(seal)s, %(hash)s) as wrong",
             {"seal": anchor["seal"], "hash": anchor["hash"]},
@@ -113,20 +112,20 @@ def verify_chain(
 
 def anchors(connection: Connection) -> list[Row]:
     """The seals, to be kept elsewhere: whoever has one can tell whether the chain before it was rewritten."""
-    return _query(
+    return fetch_rows(
         connection, "select number as seal, encode(hash, 'hex') as hash, sealed_at from audit.seals order by number"
     )
 
 
 def seal(connection: Connection) -> int:
     """Seals the records that wait. Returns how many."""
-    sealed: int = _query(connection, "select audit.seal() as sealed")[0]["sealed"]
+    sealed: int = fetch_rows(connection, "select audit.seal() as sealed")[0]["sealed"]
     return sealed
 
 
 def list_trash(connection: Connection, slug: str) -> list[Row]:
     """What can be restored in a workspace, the latest first."""
-    return _query(
+    return fetch_rows(
         connection,
         """
         select ops.name_of(d.relation) as table, d.row_id as id, d.row_count as rows,
@@ -141,9 +140,9 @@ def list_trash(connection: Connection, slug: str) -> list[Row]:
 
 def restore(connection: Connection, slug: str, kind: str, row_id: str) -> int:
     """Brings back a row and what went with it; returns how many rows. Raises RefusedError (not_in_trash, …)."""
-    restored: int = _query(
+    restored: int = fetch_rows(
         connection,
         "select tenancy.restore_row(%(w)s, tenancy.table_named(%(kind)s), %(id)s) as restored",
-        {"w": workspace_id(connection, slug), "kind": _storable(kind), "id": row_id},
+        {"w": workspace_id(connection, slug), "kind": storable(kind), "id": row_id},
     )[0]["restored"]
     return restored

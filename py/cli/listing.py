@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..administration import Page
+from ..queries import Page
 from .output import print_json, show
 
 Search = Annotated[str | None, typer.Option(help="Only those with this text in their names.", metavar="TEXT")]
