@@ -50,7 +50,7 @@ docs: install ## Write docs/reference from the database
 	@$(BIN)/python -m tests.reference
 
 lock: ## Resolve the versions of requirements.lock and package-lock.json anew
-	uv pip compile --universal --python-version 3.11 --extra local --extra development --generate-hashes \
+	uv pip compile --universal --python-version 3.11 --extra local --extra sms --extra development --generate-hashes \
 		--no-header --no-annotate --quiet pyproject.toml -o requirements.lock
 	npm install --package-lock-only
 

@@ -1,7 +1,7 @@
 -- Every function that a role of the API may call, and the schemas it must enter for that. What is
 -- not here runs for nobody but its owner.
 
-grant usage on schema authz, ops, tenancy, billing, audit, ledger to authenticated, service_role;
+grant usage on schema authz, ops, tenancy, billing, audit, ledger, notify to authenticated, service_role;
 
 -- What policies and column defaults ask.
 grant execute on function ops.now() to authenticated, service_role;
@@ -73,3 +73,39 @@ grant execute on function public.record_refund(uuid, uuid, numeric, text, text) 
 grant execute on function ledger.record_refund(uuid, uuid, numeric, text, text) to authenticated;
 grant execute on function public.write_off(uuid, uuid, numeric, text, text) to authenticated;
 grant execute on function ledger.write_off(uuid, uuid, numeric, text, text) to authenticated;
+grant execute on function public.mark_notifications_read(uuid[]) to authenticated;
+grant execute on function notify.mark_read(uuid[]) to authenticated;
+grant execute on function public.mark_all_notifications_read(uuid) to authenticated;
+grant execute on function notify.mark_all_read(uuid) to authenticated;
+grant execute on function public.unread_notification_count(uuid) to authenticated;
+grant execute on function public.set_brand(uuid, text, text, text, boolean, boolean) to authenticated;
+grant execute on function notify.set_brand(uuid, text, text, text, boolean, boolean) to authenticated;
+
+-- What edge functions call, with the service role's key.
+grant execute on function public.claim_deliveries(integer) to service_role;
+grant execute on function notify.claim_deliveries(integer) to service_role;
+grant execute on function public.settle_delivery(jsonb) to service_role;
+grant execute on function notify.settle_delivery(jsonb) to service_role;
+grant execute on function public.receive_mail_event(text, jsonb) to service_role;
+grant execute on function notify.receive(text, jsonb) to service_role;
+grant execute on function public.unsubscribe(text, boolean) to service_role;
+grant execute on function notify.unsubscribe(text, boolean) to service_role;
+
+-- Supabase Auth's hook.
+grant usage on schema notify to supabase_auth_admin;
+grant execute on function notify.send_auth_email(jsonb) to supabase_auth_admin;
+
+-- What executors of jobs call, and all that they may: they read no table.
+grant usage on schema jobs to rowhouse_worker;
+grant execute on function jobs.register(jsonb) to rowhouse_worker;
+grant execute on function jobs.claim(text[], integer, text, double precision) to rowhouse_worker;
+grant execute on function jobs.claim_for_postgres(text[], integer) to rowhouse_worker;
+grant execute on function jobs.execute(uuid, double precision) to rowhouse_worker;
+grant execute on function jobs.heartbeat(uuid[], double precision) to rowhouse_worker;
+grant execute on function jobs.complete(uuid, bigint[]) to rowhouse_worker;
+grant execute on function jobs.fail(uuid, jsonb) to rowhouse_worker;
+grant execute on function jobs.release(uuid, bigint[], double precision) to rowhouse_worker;
+grant usage on schema notify to rowhouse_worker;
+grant execute on function notify.take(uuid) to rowhouse_worker;
+grant execute on function notify.accepted(uuid, jsonb) to rowhouse_worker;
+grant execute on function notify.refused(uuid, text, boolean) to rowhouse_worker;

@@ -27,8 +27,12 @@ def project_root() -> Path:
 @cache
 def dotenv() -> dict[str, str]:
     """The `KEY=value` lines of the project's `.env`; the environment wins over them."""
-    file = project_root() / ".env"
     values: dict[str, str] = {}
+    try:
+        file = project_root() / ".env"
+    except UsageError:
+        # A worker may run where the package is installed and the project is not.
+        return values
     if not file.is_file():
         return values
     for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), 1):

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from ..errors import RowhouseError, UsageError
-from . import audit, database, doctor, ledger, local, members, new, plans, policies, trash, users, workspaces
+from . import audit, database, doctor, ledger, local, members, new, plans, policies, trash, users, work, workspaces
 from .output import print_error
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ app.add_typer(plans.app, name="plans")
 app.add_typer(audit.app, name="audit")
 app.add_typer(trash.app, name="trash")
 app.add_typer(ledger.app, name="ledger")
+app.command("work")(work.work)
 app.command("doctor")(doctor.doctor)
 
 

@@ -1,4 +1,4 @@
-"""Debian's packages, unpacked beside the project: Postgres with pg_cron, and nginx.
+"""Debian's packages, unpacked beside the project: Postgres with pg_cron, nginx and pgbouncer.
 
 Nothing on the system is changed and no root is needed: `apt-get download` and `dpkg -x` put the
 packages into a folder, from which Postgres runs just as well.
@@ -39,6 +39,10 @@ class Packages:
         return self.root / "usr/sbin/nginx"
 
     @property
+    def pgbouncer(self) -> Path:
+        return self.root / "usr/sbin/pgbouncer"
+
+    @property
     def environment(self) -> dict[str, str]:
         """The variables with which their programs find the libraries that came along."""
         libraries = [*self.root.glob("usr/lib/*-linux-gnu"), *self.root.glob("lib/*-linux-gnu")]
@@ -59,7 +63,9 @@ def installed() -> Packages | None:
     marker = shared_home() / "packages" / "complete"
     if not marker.is_file():
         return None
-    return Packages(marker.parent / "root", int(marker.read_text()))
+    packages = Packages(marker.parent / "root", int(marker.read_text()))
+    # What an earlier version unpacked may lack what this one needs.
+    return packages if packages.nginx.is_file() and packages.pgbouncer.is_file() else None
 
 
 def ensure_packages() -> Packages:
@@ -117,7 +123,7 @@ def _own_lists(folder: Path) -> list[str]:
 def _download(folder: Path, options: list[str]) -> int:
     major = _tested_major(options)
     server = f"postgresql-{major}"
-    wanted = [server, f"postgresql-client-{major}", "libpq5", "nginx"]
+    wanted = [server, f"postgresql-client-{major}", "libpq5", "nginx", "pgbouncer"]
     wanted += [f"{server}-{extension}" for extension in EXTENSIONS]
     simulated = subprocess.run(
         ["apt-get", *options, "install", "--simulate", "--no-install-recommends", *wanted],

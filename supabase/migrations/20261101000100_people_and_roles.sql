@@ -47,7 +47,10 @@ create table public.profiles (
     updated_at timestamptz not null default ops.now(),
     constraint profiles_pkey primary key (id),
     constraint profiles_belong_to_a_user foreign key (id) references auth.users (id) on delete cascade,
-    constraint profiles_display_name_is_short check (length(display_name) <= 200),
+    -- One line, for it stands in subjects of mails.
+    constraint profiles_display_name_is_a_line check (
+        length(display_name) <= 200 and display_name !~ '[[:cntrl:]]'
+    ),
     constraint profiles_avatar_url_is_short check (length(avatar_url) <= 2000),
     constraint profiles_locale_is_short check (length(locale) <= 35),
     constraint profiles_time_zone_is_short check (length(time_zone) <= 64)

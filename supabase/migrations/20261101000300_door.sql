@@ -38,6 +38,35 @@ $$;
 comment on function authz.workspaces_with(text) is
 'The one door: the workspaces in which the caller may do this now. Every policy asks it, once per statement.';
 
+create function authz.members_with(workspace_id uuid, permission text) returns setof uuid
+language plpgsql stable parallel safe
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+    feature text;
+begin
+    -- The door from its other side. A second factor is a matter of sessions, and nobody is in one here.
+    select p.required_feature into feature from public.permissions p where p.permission = members_with.permission;
+    return query
+    select m.user_id
+    from public.workspace_members m
+    join public.workspaces w on w.id = m.workspace_id
+    where
+        m.workspace_id = members_with.workspace_id
+        and exists (
+            select from public.role_permissions rp
+            where rp.role_id = m.role_id and rp.permission = members_with.permission
+        )
+        and w.deleted_at is null
+        and not exists (select from authz.suspended_workspaces sw where sw.workspace_id = m.workspace_id)
+        and not exists (select from authz.suspended_users su where su.user_id = m.user_id)
+        and (feature is null or billing.has_feature(m.workspace_id, feature));
+end
+$$;
+comment on function authz.members_with(uuid, text) is
+'The members of a workspace who may do this there now: whom the door would let in.';
+
 create function authz.refuse_estimates() returns bigint
 language plpgsql stable parallel safe
 set search_path = pg_catalog, pg_temp

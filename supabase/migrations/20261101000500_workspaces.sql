@@ -14,9 +14,12 @@ as $$
         u.id,
         u.email,
         left(
-            coalesce(
-                u.raw_user_meta_data ->> 'display_name', u.raw_user_meta_data ->> 'full_name',
-                u.raw_user_meta_data ->> 'name', ''
+            regexp_replace(
+                coalesce(
+                    u.raw_user_meta_data ->> 'display_name', u.raw_user_meta_data ->> 'full_name',
+                    u.raw_user_meta_data ->> 'name', ''
+                ),
+                '[[:cntrl:]]+', ' ', 'g'
             ),
             200
         )

@@ -263,10 +263,13 @@ begin
     insert into tenancy.invitation_tokens (token_hash, workspace_id, invitation_id)
     values (tenancy.hash_token(made), issue_token.workspace_id, issue_token.invitation_id)
     on conflict on constraint invitation_tokens_one_each do update set token_hash = excluded.token_hash;
+    -- Here alone is the token known.
+    perform notify.mail_invitation(issue_token.workspace_id, issue_token.invitation_id, made);
     return made;
 end
 $$;
-comment on function tenancy.issue_token(uuid, uuid) is 'Makes a token for an invitation; the one before stops working.';
+comment on function tenancy.issue_token(uuid, uuid) is
+'Makes a token for an invitation and mails the link; the one before stops working.';
 
 create function tenancy.invite_member(workspace_id uuid, email text, role text)
 returns table (id uuid, token text, expires_at timestamptz)
@@ -281,7 +284,7 @@ declare
     made public.invitations;
 begin
     perform authz.require_ceiling(invite_member.workspace_id, caller, offered);
-    if address is null or length(address) > 320 or address !~ '^[^@\s]+@[^@\s]+\.[^@\s]+$' then
+    if address is null or length(address) > 320 or address !~ '^[^@\s<>",;[:cntrl:]]+@[^@\s<>",;[:cntrl:]]+\.[^@\s<>",;[:cntrl:]]+$' then
         perform ops.raise_http(400, 'email_invalid', 'This is not an e-mail address.');
     end if;
     if exists (

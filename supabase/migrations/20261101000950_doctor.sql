@@ -311,8 +311,9 @@ begin
     end loop;
     return query execute
         'select ''error'', s.name, ''pg_cron does not run it'', '
-        'format(''select cron.schedule(%L, %L, %L);'', s.name, s.timing, s.command) from ops.schedules s '
-        'where not exists (select from cron.job j where j.jobname = s.name and j.command = s.command and j.active)';
+        'format(''select cron.schedule(%L, %L, %L);'', s.name, s.timing, ops.cron_command(s)) from ops.schedules s '
+        'where not s.is_paused and not exists ('
+        'select from cron.job j where j.jobname = s.name and j.command = ops.cron_command(s) and j.active)';
 end
 $$;
 comment on function ops.server_findings() is 'What is wrong with the server under the house: version, clock, pg_cron.';

@@ -122,6 +122,85 @@ create policy entries_select on ledger.entries for select to authenticated
 using (workspace_id = any (array(select authz.workspaces_with('ledger.read') limit authz.refuse_estimates())));
 comment on policy entries_select on ledger.entries is 'Those whose role allows it, in their workspaces.';
 
+-- policies/notification_hours.sql sha256:4fdfc5dfd4a4277b0c3b209af816f8e62202b136f425f5cb976773df73f7e886
+
+grant select, delete on public.notification_hours to authenticated;
+grant insert (user_id, digest_hour, digest_weekday, quiet_from, quiet_until) on public.notification_hours to authenticated;
+grant update (digest_hour, digest_weekday, quiet_from, quiet_until) on public.notification_hours to authenticated;
+grant select, insert, update, delete on public.notification_hours to service_role;
+
+drop policy if exists notification_hours_select on public.notification_hours;
+create policy notification_hours_select on public.notification_hours for select to authenticated
+using (user_id = (select authz.user_id()));
+comment on policy notification_hours_select on public.notification_hours is 'Everybody their own.';
+
+drop policy if exists notification_hours_insert on public.notification_hours;
+create policy notification_hours_insert on public.notification_hours for insert to authenticated
+with check (user_id = (select authz.user_id()));
+comment on policy notification_hours_insert on public.notification_hours is 'Everybody their own.';
+
+drop policy if exists notification_hours_update on public.notification_hours;
+create policy notification_hours_update on public.notification_hours for update to authenticated
+using (user_id = (select authz.user_id()))
+with check (user_id = (select authz.user_id()));
+comment on policy notification_hours_update on public.notification_hours is 'Everybody their own.';
+
+drop policy if exists notification_hours_delete on public.notification_hours;
+create policy notification_hours_delete on public.notification_hours for delete to authenticated
+using (user_id = (select authz.user_id()));
+comment on policy notification_hours_delete on public.notification_hours is 'Everybody their own.';
+
+-- policies/notification_kinds.sql sha256:80417b9faadb4c98ee34cb7aafd2e36d3b13aecd91f3f3b94e3c4aca3eed993f
+
+grant select on public.notification_kinds to authenticated, service_role;
+
+drop policy if exists notification_kinds_select on public.notification_kinds;
+create policy notification_kinds_select on public.notification_kinds for select to authenticated
+using ((select authz.user_id()) is not null);
+comment on policy notification_kinds_select on public.notification_kinds is 'Whoever is signed in: it is a catalogue.';
+
+-- policies/notification_preferences.sql sha256:2e2dccc02a7c67fc1a0acb7bc6340d77b2eb66a00ed0901c217db1d35ab27097
+
+grant select, delete on public.notification_preferences to authenticated;
+grant insert (user_id, workspace_id, kind, frequency, is_muted) on public.notification_preferences to authenticated;
+grant update (frequency, is_muted) on public.notification_preferences to authenticated;
+grant select, insert, update, delete on public.notification_preferences to service_role;
+
+drop policy if exists notification_preferences_select on public.notification_preferences;
+create policy notification_preferences_select on public.notification_preferences for select to authenticated
+using (user_id = (select authz.user_id()));
+comment on policy notification_preferences_select on public.notification_preferences is 'Everybody their own.';
+
+drop policy if exists notification_preferences_insert on public.notification_preferences;
+create policy notification_preferences_insert on public.notification_preferences for insert to authenticated
+with check (user_id = (select authz.user_id()));
+comment on policy notification_preferences_insert on public.notification_preferences is 'Everybody their own.';
+
+drop policy if exists notification_preferences_update on public.notification_preferences;
+create policy notification_preferences_update on public.notification_preferences for update to authenticated
+using (user_id = (select authz.user_id()))
+with check (user_id = (select authz.user_id()));
+comment on policy notification_preferences_update on public.notification_preferences is 'Everybody their own.';
+
+drop policy if exists notification_preferences_delete on public.notification_preferences;
+create policy notification_preferences_delete on public.notification_preferences for delete to authenticated
+using (user_id = (select authz.user_id()));
+comment on policy notification_preferences_delete on public.notification_preferences is 'Everybody their own.';
+
+-- policies/notifications.sql sha256:02e58b4c23948039483e25c81e6cdb4f028efebcc3f804f8a222890e5ca1e59e
+
+grant select on public.notifications to authenticated, service_role;
+
+drop policy if exists notifications_select on public.notifications;
+create policy notifications_select on public.notifications for select to authenticated
+using (
+    recipient_id = (select authz.user_id())
+    and workspace_id = any (
+        array(select authz.workspaces_with('workspace.read') limit authz.refuse_estimates())
+    )
+);
+comment on policy notifications_select on public.notifications is 'Everybody their own, where they still are a member.';
+
 -- policies/permissions.sql sha256:06c9101aeb71263f155536407dd9548f997fa811ba17d4a2b5aef07fdcc358f5
 
 grant select on public.permissions to authenticated, service_role;
@@ -399,12 +478,12 @@ using (id = any (array(select authz.workspaces_with('workspace.update') limit au
 with check (id = any (array(select authz.workspaces_with('workspace.update') limit authz.refuse_estimates())));
 comment on policy workspaces_update on public.workspaces is 'Those whose role allows it.';
 
--- policies/functions.sql sha256:484b8fd943e9388be42d8f61e791ecd7f546827bed7d5ec6388f6c22ec4a5b91
+-- policies/functions.sql sha256:35990e1b59d11316ac100a07307b7846dbb65eed7ec0a8ad612f9e1ef32890f9
 
 -- Every function that a role of the API may call, and the schemas it must enter for that. What is
 -- not here runs for nobody but its owner.
 
-grant usage on schema authz, ops, tenancy, billing, audit, ledger to authenticated, service_role;
+grant usage on schema authz, ops, tenancy, billing, audit, ledger, notify to authenticated, service_role;
 
 -- What policies and column defaults ask.
 grant execute on function ops.now() to authenticated, service_role;
@@ -476,3 +555,39 @@ grant execute on function public.record_refund(uuid, uuid, numeric, text, text) 
 grant execute on function ledger.record_refund(uuid, uuid, numeric, text, text) to authenticated;
 grant execute on function public.write_off(uuid, uuid, numeric, text, text) to authenticated;
 grant execute on function ledger.write_off(uuid, uuid, numeric, text, text) to authenticated;
+grant execute on function public.mark_notifications_read(uuid[]) to authenticated;
+grant execute on function notify.mark_read(uuid[]) to authenticated;
+grant execute on function public.mark_all_notifications_read(uuid) to authenticated;
+grant execute on function notify.mark_all_read(uuid) to authenticated;
+grant execute on function public.unread_notification_count(uuid) to authenticated;
+grant execute on function public.set_brand(uuid, text, text, text, boolean, boolean) to authenticated;
+grant execute on function notify.set_brand(uuid, text, text, text, boolean, boolean) to authenticated;
+
+-- What edge functions call, with the service role's key.
+grant execute on function public.claim_deliveries(integer) to service_role;
+grant execute on function notify.claim_deliveries(integer) to service_role;
+grant execute on function public.settle_delivery(jsonb) to service_role;
+grant execute on function notify.settle_delivery(jsonb) to service_role;
+grant execute on function public.receive_mail_event(text, jsonb) to service_role;
+grant execute on function notify.receive(text, jsonb) to service_role;
+grant execute on function public.unsubscribe(text, boolean) to service_role;
+grant execute on function notify.unsubscribe(text, boolean) to service_role;
+
+-- Supabase Auth's hook.
+grant usage on schema notify to supabase_auth_admin;
+grant execute on function notify.send_auth_email(jsonb) to supabase_auth_admin;
+
+-- What executors of jobs call, and all that they may: they read no table.
+grant usage on schema jobs to rowhouse_worker;
+grant execute on function jobs.register(jsonb) to rowhouse_worker;
+grant execute on function jobs.claim(text[], integer, text, double precision) to rowhouse_worker;
+grant execute on function jobs.claim_for_postgres(text[], integer) to rowhouse_worker;
+grant execute on function jobs.execute(uuid, double precision) to rowhouse_worker;
+grant execute on function jobs.heartbeat(uuid[], double precision) to rowhouse_worker;
+grant execute on function jobs.complete(uuid, bigint[]) to rowhouse_worker;
+grant execute on function jobs.fail(uuid, jsonb) to rowhouse_worker;
+grant execute on function jobs.release(uuid, bigint[], double precision) to rowhouse_worker;
+grant usage on schema notify to rowhouse_worker;
+grant execute on function notify.take(uuid) to rowhouse_worker;
+grant execute on function notify.accepted(uuid, jsonb) to rowhouse_worker;
+grant execute on function notify.refused(uuid, text, boolean) to rowhouse_worker;

@@ -1,6 +1,6 @@
 -- The way back: what policies/ said before.
 
-revoke all on schema authz, ops, tenancy, billing, audit, ledger from authenticated, service_role;
+revoke all on schema authz, ops, tenancy, billing, audit, ledger, notify from authenticated, service_role;
 revoke all on function ops.now() from authenticated, service_role;
 revoke all on function ops.is_allowed(text) from authenticated, service_role;
 revoke all on function authz.claims() from authenticated, service_role;
@@ -67,6 +67,36 @@ revoke all on function public.record_refund(uuid, uuid, numeric, text, text) fro
 revoke all on function ledger.record_refund(uuid, uuid, numeric, text, text) from authenticated;
 revoke all on function public.write_off(uuid, uuid, numeric, text, text) from authenticated;
 revoke all on function ledger.write_off(uuid, uuid, numeric, text, text) from authenticated;
+revoke all on function public.mark_notifications_read(uuid[]) from authenticated;
+revoke all on function notify.mark_read(uuid[]) from authenticated;
+revoke all on function public.mark_all_notifications_read(uuid) from authenticated;
+revoke all on function notify.mark_all_read(uuid) from authenticated;
+revoke all on function public.unread_notification_count(uuid) from authenticated;
+revoke all on function public.set_brand(uuid, text, text, text, boolean, boolean) from authenticated;
+revoke all on function notify.set_brand(uuid, text, text, text, boolean, boolean) from authenticated;
+revoke all on function public.claim_deliveries(integer) from service_role;
+revoke all on function notify.claim_deliveries(integer) from service_role;
+revoke all on function public.settle_delivery(jsonb) from service_role;
+revoke all on function notify.settle_delivery(jsonb) from service_role;
+revoke all on function public.receive_mail_event(text, jsonb) from service_role;
+revoke all on function notify.receive(text, jsonb) from service_role;
+revoke all on function public.unsubscribe(text, boolean) from service_role;
+revoke all on function notify.unsubscribe(text, boolean) from service_role;
+revoke all on schema notify from supabase_auth_admin;
+revoke all on function notify.send_auth_email(jsonb) from supabase_auth_admin;
+revoke all on schema jobs from rowhouse_worker;
+revoke all on function jobs.register(jsonb) from rowhouse_worker;
+revoke all on function jobs.claim(text[], integer, text, double precision) from rowhouse_worker;
+revoke all on function jobs.claim_for_postgres(text[], integer) from rowhouse_worker;
+revoke all on function jobs.execute(uuid, double precision) from rowhouse_worker;
+revoke all on function jobs.heartbeat(uuid[], double precision) from rowhouse_worker;
+revoke all on function jobs.complete(uuid, bigint[]) from rowhouse_worker;
+revoke all on function jobs.fail(uuid, jsonb) from rowhouse_worker;
+revoke all on function jobs.release(uuid, bigint[], double precision) from rowhouse_worker;
+revoke all on schema notify from rowhouse_worker;
+revoke all on function notify.take(uuid) from rowhouse_worker;
+revoke all on function notify.accepted(uuid, jsonb) from rowhouse_worker;
+revoke all on function notify.refused(uuid, text, boolean) from rowhouse_worker;
 
 
 drop policy if exists workspaces_select on public.workspaces;
@@ -155,6 +185,30 @@ revoke all on public.profiles from authenticated;
 
 drop policy if exists permissions_select on public.permissions;
 revoke all on public.permissions from authenticated, service_role;
+
+
+drop policy if exists notifications_select on public.notifications;
+revoke all on public.notifications from authenticated, service_role;
+
+
+drop policy if exists notification_preferences_select on public.notification_preferences;
+drop policy if exists notification_preferences_insert on public.notification_preferences;
+drop policy if exists notification_preferences_update on public.notification_preferences;
+drop policy if exists notification_preferences_delete on public.notification_preferences;
+revoke all on public.notification_preferences from authenticated;
+revoke all on public.notification_preferences from service_role;
+
+
+drop policy if exists notification_kinds_select on public.notification_kinds;
+revoke all on public.notification_kinds from authenticated, service_role;
+
+
+drop policy if exists notification_hours_select on public.notification_hours;
+drop policy if exists notification_hours_insert on public.notification_hours;
+drop policy if exists notification_hours_update on public.notification_hours;
+drop policy if exists notification_hours_delete on public.notification_hours;
+revoke all on public.notification_hours from authenticated;
+revoke all on public.notification_hours from service_role;
 
 
 drop policy if exists accounts_select on ledger.accounts;

@@ -1,0 +1,416 @@
+"""The worker: claims jobs in batches, runs them in threads, and tells the database in batches how they ended.
+
+Threads, because what they do is wait for the network. Four kinds of them besides the runners: the one that claims
+(the caller's own), one that settles results, one that keeps leases, and one that listens.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg.types.json import Jsonb
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from .kinds import GiveUpError, Job, Registry, RetryError
+from .report import Report
+
+UNKNOWN_KIND_SECONDS = 30.0
+CLAIM = "select * from jobs.claim(%s, %s, %s, %s)"
+
+
+@dataclass
+class Settings:
+    """How a worker works. Times in seconds; `batch` is the most jobs that one claim takes."""
+
+    queues: list[str] | None = None
+    concurrency: int = 10
+    batch: int = 500
+    lease: float = 60.0
+    poll: float = 1.0
+    grace: float = 30.0
+    in_postgres: bool = True
+    once: bool = False
+    drain: bool = False
+    listen_url: str = ""
+
+
+@dataclass(slots=True)
+class Lease:
+    """A claim of ours: until when it holds by our own clock, and how many of its jobs are not settled."""
+
+    token: UUID
+    deadline: float
+    open: int
+
+
+@dataclass(slots=True)
+class Result:
+    """How an attempt ended: without an error, with one, or not at all (`released`)."""
+
+    job: Job
+    seconds: float
+    error: str | None = None
+    retry_in: float | None = None
+    is_permanent: bool = False
+    released: bool = False
+
+
+@dataclass
+class Running:
+    """What a runner is at; `abandoned` once its job has taken too long and was reported as failed."""
+
+    job: Job | None = None
+    begun: float = 0.0
+    abandoned: bool = False
+
+
+class Worker:
+    """Runs until `stop()` is called; see Settings for what else ends it."""
+
+    def __init__(self, pool: ConnectionPool[Any], kinds: Registry, settings: Settings, report: Report) -> None:
+        self.pool, self.kinds, self.settings, self.report = pool, kinds, settings, report
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self.queue: deque[Job] = deque()
+        self.results: deque[Result] = deque()
+        self.leases: dict[UUID, Lease] = {}
+        self.running: list[Running] = []
+        self.stopping, self.stopped = threading.Event(), threading.Event()
+        self.work, self.settled, self.awake = threading.Event(), threading.Event(), threading.Event()
+        self.postgres_awake = threading.Event()
+        self.finished_lately: deque[tuple[float, int]] = deque(maxlen=50)
+
+    # The outside -----------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """No new claims from now on; what runs is finished, what was not begun is given back. For any thread."""
+        self.stopping.set()
+        self.awake.set()
+        self.postgres_awake.set()
+
+    def run(self) -> bool:
+        """Works until there is a reason to end; False if something was still running when the grace was over."""
+        self._register()
+        threads = [threading.Thread(target=self._settle, name="settle"), self._daemon(self._keep_leases, "leases")]
+        threads += [self._daemon(self._listen, "listen")]
+        if self.settings.in_postgres:
+            threads.append(threading.Thread(target=self._run_in_postgres, name="postgres"))
+        for thread in threads:
+            thread.start()
+        for _ in range(self.settings.concurrency):
+            self._start_runner()
+        self.report.started(self.name, self.settings)
+        try:
+            self._claim()
+        finally:
+            self.stop()
+            is_clean = self._wind_down(threads)
+            self.report.stopped(is_clean)
+        return is_clean
+
+    def _daemon(self, work: Callable[[], None], name: str) -> threading.Thread:
+        return threading.Thread(target=work, name=name, daemon=True)
+
+    def _start_runner(self) -> None:
+        place = Running()
+        self.running.append(place)
+        threading.Thread(target=self._run_jobs, args=[place], name="runner", daemon=True).start()
+
+    def _wind_down(self, threads: Iterable[threading.Thread]) -> bool:
+        self._release_unbegun()
+        deadline = time.monotonic() + self.settings.grace
+        while any(place.job and not place.abandoned for place in self.running) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        is_clean = not any(place.job and not place.abandoned for place in self.running)
+        self._release_unbegun()
+        self.stopped.set()
+        self.work.set()
+        self.settled.set()
+        for thread in threads:
+            if not thread.daemon:
+                thread.join(max(1.0, deadline - time.monotonic()))
+        return is_clean and not self.results
+
+    def _release_unbegun(self) -> None:
+        while self.queue:
+            try:
+                self._hand_in(Result(self.queue.pop(), 0.0, released=True))
+            except IndexError:
+                break
+
+    # Asking the database -------------------------------------------------------------------------
+
+    @contextmanager
+    def connect(self) -> Iterator[psycopg.Connection[Any]]:
+        """A connection of the pool; each statement its own transaction unless the caller opens one."""
+        with self.pool.connection(timeout=10) as connection:
+            yield connection
+
+    def _ask(self, query: str, parameters: list[Any], *, factory: Any = None) -> list[Any]:
+        with self.connect() as connection:
+            cursor = connection.cursor(binary=True, row_factory=factory or psycopg.rows.tuple_row)
+            rows = cursor.execute(query.encode(), parameters).fetchall()
+        self.report.contact()
+        return rows
+
+    def _register(self) -> None:
+        declarations = [kind.declaration for kind in self.kinds.values() if kind.declaration]
+        self._ask("select jobs.register(%s)", [Jsonb(declarations)])
+
+    # Claiming ------------------------------------------------------------------------------------
+
+    def _size(self) -> int:
+        """As many as are likely to be done within a quarter of a second, so that no job waits in a busy worker."""
+        now = time.monotonic()
+        done = sum(count for at, count in self.finished_lately if at > now - 1.0)
+        since = min((at for at, _ in self.finished_lately if at > now - 1.0), default=now)
+        rate = done / max(now - since, 0.05)
+        wanted = max(self.settings.concurrency, int(rate / 4))
+        return max(1, min(self.settings.batch, wanted))
+
+    def _claim(self) -> None:
+        failures = 0
+        while not self.stopping.is_set():
+            size = self._size()
+            if len(self.queue) > size // 2 or (self.queue and self.settings.once):
+                self.awake.wait(0.002)
+                self.awake.clear()
+                continue
+            self.awake.clear()
+            try:
+                begun = time.monotonic()
+                jobs = self._ask(
+                    CLAIM,
+                    [self.settings.queues, size, self.name, self.settings.lease],
+                    factory=psycopg.rows.args_row(Job),
+                )
+                failures = 0
+            except (psycopg.Error, PoolTimeout) as error:
+                failures += 1
+                self.report.trouble("claim", error)
+                self.stopping.wait(min(10.0, 0.2 * 2**failures))
+                continue
+            if jobs:
+                self._take(jobs, begun)
+            if self.settings.once or (self.settings.drain and not jobs and self._is_idle()):
+                self._wait_until_idle()
+                if self.settings.once or not self._has_more():
+                    return
+                continue
+            if len(jobs) < size:
+                self.awake.wait(self.settings.poll)
+
+    def _take(self, jobs: list[Job], begun: float) -> None:
+        lease = Lease(jobs[0].lease, begun + self.settings.lease, len(jobs))
+        self.leases[lease.token] = lease
+        for job in jobs:
+            job.connect = self.connect
+        self.queue.extend(jobs)
+        self.work.set()
+
+    def _is_idle(self) -> bool:
+        return not self.queue and not self.results and not any(place.job for place in self.running) and not self.leases
+
+    def _wait_until_idle(self) -> None:
+        while not self._is_idle() and not self.stopping.is_set():
+            time.sleep(0.005)
+
+    def _has_more(self) -> bool:
+        jobs = self._ask(
+            CLAIM, [self.settings.queues, 1, self.name, self.settings.lease], factory=psycopg.rows.args_row(Job)
+        )
+        if jobs:
+            self._take(jobs, time.monotonic())
+        return bool(jobs)
+
+    # Running -------------------------------------------------------------------------------------
+
+    def _run_jobs(self, place: Running) -> None:
+        while not place.abandoned and not self.stopped.is_set():
+            try:
+                job = self.queue.popleft()
+            except IndexError:
+                self.work.clear()
+                if not self.queue:
+                    self.awake.set()
+                    self.work.wait(1.0)
+                continue
+            begun = time.monotonic()
+            lease = self.leases.get(job.lease)
+            if lease is None or begun >= lease.deadline:
+                # Stopped, or cut off, for longer than the lease: it is somebody else's by now.
+                self._hand_in(Result(job, 0.0, released=True))
+                continue
+            place.job, place.begun = job, begun
+            result = self._attempt(job, begun)
+            if not place.abandoned:
+                place.job = None
+                self._hand_in(result)
+
+    def _attempt(self, job: Job, begun: float) -> Result:
+        kind = self.kinds.get(job.kind)
+        if kind is None:
+            # A newer project enqueued it, and a newer worker will know it.
+            return Result(job, 0.0, released=True, retry_in=UNKNOWN_KIND_SECONDS, error="unknown kind")
+        try:
+            kind.handler(job)
+        except RetryError as error:
+            return Result(job, time.monotonic() - begun, str(error), error.seconds)
+        except GiveUpError as error:
+            return Result(job, time.monotonic() - begun, str(error), is_permanent=True)
+        except Exception as error:
+            return Result(job, time.monotonic() - begun, f"{type(error).__name__}: {error}")
+        return Result(job, time.monotonic() - begun)
+
+    def _hand_in(self, result: Result) -> None:
+        self.results.append(result)
+        if not self.settled.is_set():
+            self.settled.set()
+
+    def _run_in_postgres(self) -> None:
+        """Kinds whose handler is an SQL function run in the database; this only says when."""
+        while not self.stopping.is_set():
+            try:
+                token = self._ask("select jobs.claim_for_postgres(%s)", [self.settings.queues])[0][0]
+                if token is not None:
+                    begun = time.monotonic()
+                    count = self._ask("select jobs.execute(%s)", [token])[0][0]
+                    self.report.executed(count, time.monotonic() - begun)
+                    continue
+            except (psycopg.Error, PoolTimeout) as error:
+                self.report.trouble("execute", error)
+                self.stopping.wait(1.0)
+            if self.settings.once or self.settings.drain:
+                return
+            self.postgres_awake.wait(self.settings.poll)
+            self.postgres_awake.clear()
+
+    # Settling ------------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        while not (self.stopped.is_set() and not self.results):
+            self.settled.wait(0.5)
+            self.settled.clear()
+            batch = [self.results.popleft() for _ in range(len(self.results))]
+            untold = self._tell(batch) if batch else []
+            if untold:
+                self.results.extendleft(reversed(untold))
+                if self.stopped.is_set():
+                    return
+                time.sleep(0.5)
+                self.settled.set()
+
+    def _tell(self, batch: list[Result]) -> list[Result]:
+        """Tells the database how attempts ended, lease by lease; returns those it could not be told of yet."""
+        by_lease: dict[UUID, list[Result]] = {}
+        for result in batch:
+            by_lease.setdefault(result.job.lease, []).append(result)
+        untold: list[Result] = []
+        for token, results in by_lease.items():
+            lease = self.leases.get(token)
+            try:
+                self._tell_of(token, results)
+            except (psycopg.OperationalError, PoolTimeout) as error:
+                self.report.trouble("settle", error)
+                if lease is not None and time.monotonic() < lease.deadline:
+                    untold += results
+                    continue
+            except psycopg.Error as error:
+                # What it cannot take now it will not take later: the lease runs out, and the attempt has failed.
+                self.report.trouble("settle", error)
+            if lease is not None:
+                lease.open -= len(results)
+                if lease.open <= 0:
+                    self.leases.pop(token, None)
+            self.finished_lately.append((time.monotonic(), len(results)))
+            self.report.ended(results)
+        if not self.queue:
+            self.awake.set()
+        return untold
+
+    def _tell_of(self, token: UUID, results: list[Result]) -> None:
+        done = [r.job.id for r in results if r.error is None and not r.released]
+        failed = [r for r in results if r.error is not None and not r.released]
+        for delay in {r.retry_in or 0.0 for r in results if r.released}:
+            given = [r.job.id for r in results if r.released and (r.retry_in or 0.0) == delay]
+            self._ask("select jobs.release(%s, %s, %s)", [token, given, delay])
+        if failed:
+            failures = [
+                {"id": r.job.id, "error": r.error, "retry_in": r.retry_in, "is_permanent": r.is_permanent}
+                for r in failed
+            ]
+            self._ask("select * from jobs.fail(%s, %s)", [token, Jsonb(failures)])
+        if done:
+            count = self._ask("select jobs.complete(%s, %s)", [token, done])[0][0]
+            if count < len(done):
+                self.report.lost(len(done) - count)
+
+    # Leases --------------------------------------------------------------------------------------
+
+    def _keep_leases(self) -> None:
+        pause = min(self.settings.lease / 3, 5.0)
+        while not self.stopped.wait(min(pause, 0.25)):
+            self._end_overdue()
+            now = time.monotonic()
+            due = [lease for lease in list(self.leases.values()) if lease.deadline - now < self.settings.lease * 2 / 3]
+            if not due:
+                continue
+            try:
+                held = {
+                    row[0]
+                    for row in self._ask(
+                        "select * from jobs.heartbeat(%s, %s)", [[lease.token for lease in due], self.settings.lease]
+                    )
+                }
+            except (psycopg.Error, PoolTimeout) as error:
+                self.report.trouble("heartbeat", error)
+                continue
+            for lease in due:
+                if lease.token in held:
+                    lease.deadline = now + self.settings.lease
+                else:
+                    lease.deadline = 0.0
+                    self.leases.pop(lease.token, None)
+
+    def _end_overdue(self) -> None:
+        """A job past its timeout has failed, whatever its thread still does; another thread takes its place."""
+        now = time.monotonic()
+        for place in list(self.running):
+            job = place.job
+            if job is None or place.abandoned or now - place.begun <= job.timeout:
+                continue
+            place.abandoned = True
+            self.running.remove(place)
+            self._start_runner()
+            self._hand_in(Result(job, now - place.begun, f"it took longer than {job.timeout:g} seconds"))
+
+    # Listening -----------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        """Wakes the claimer when jobs are enqueued. Where that cannot be heard, as behind a pooler, polling remains."""
+        while not self.stopping.is_set():
+            try:
+                with psycopg.connect(
+                    self.settings.listen_url, autocommit=True, connect_timeout=10,
+                    application_name="rowhouse listen",
+                ) as connection:  # fmt: skip
+                    connection.execute("listen rowhouse_jobs")
+                    self.awake.set()
+                    self.postgres_awake.set()
+                    while not self.stopping.is_set():
+                        for notice in connection.notifies(timeout=5.0, stop_after=1):
+                            (self.postgres_awake if notice.payload.startswith("postgres ") else self.awake).set()
+                        if not self.stopping.is_set():
+                            connection.execute("select 1")
+            except psycopg.Error as error:
+                self.report.trouble("listen", error)
+                self.stopping.wait(2.0)

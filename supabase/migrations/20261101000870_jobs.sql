@@ -1,0 +1,626 @@
+-- Why: one way to work later. A job is a row, written in the transaction that needs it: it exists if and only if that
+--      transaction committed. What is done moves on to history; what waits, runs or gave up stays in a small table.
+-- Locks: none on existing tables.
+-- Workers: need not stop.
+
+create schema jobs;
+comment on schema jobs is 'The queue: what is to be done later, who does it, and what became of it.';
+
+-- Who claims jobs without being the owner: it may call what policies/functions.sql names, and reads nothing else.
+-- Roles belong to the cluster, so it may be here already.
+do $$
+begin
+    if not exists (select from pg_roles r where r.rolname = 'rowhouse_worker') then
+        create role rowhouse_worker nologin;
+    end if;
+    -- So that whoever owns the house can act as one.
+    if not pg_has_role(current_user, 'rowhouse_worker', 'member') then
+        grant rowhouse_worker to current_user;
+    end if;
+end
+$$;
+
+create table jobs.settings (
+    singleton boolean not null default true,
+    history_days bigint not null default 14,
+    max_payload_bytes bigint not null default 65536,
+    constraint settings_pkey primary key (singleton),
+    constraint settings_has_one_row check (singleton),
+    constraint settings_history_days_are_sensible check (history_days between 1 and 3650),
+    constraint settings_max_payload_bytes_are_sensible check (max_payload_bytes between 1024 and 1048576)
+);
+alter table jobs.settings enable row level security;
+create policy settings_nobody on jobs.settings using (false);
+insert into jobs.settings default values;
+comment on table jobs.settings is 'How the queue keeps house.';
+comment on column jobs.settings.singleton is 'Keeps the table at one row.';
+comment on column jobs.settings.history_days is 'For how many days finished jobs are kept.';
+comment on column jobs.settings.max_payload_bytes is 'How large a payload may be, as stored.';
+
+-- Kinds --------------------------------------------------------------------------------------
+
+create table jobs.kinds (
+    kind text not null,
+    executor text not null,
+    handler text not null,
+    queue text not null default 'default',
+    priority bigint not null default 100,
+    payload_schema jsonb not null default '{}',
+    timeout interval not null default interval '1 minute',
+    max_attempts bigint not null default 5,
+    backoff interval not null default interval '5 seconds',
+    max_backoff interval not null default interval '1 hour',
+    description text not null default '',
+    constraint kinds_pkey primary key (kind),
+    constraint kinds_kind_is_well_formed check (kind ~ '^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*$' and length(kind) <= 63),
+    constraint kinds_executor_is_known check (executor in ('postgres', 'worker')),
+    constraint kinds_queue_is_well_formed check (queue ~ '^[a-z][a-z0-9_]{0,47}$'),
+    constraint kinds_priority_is_in_range check (priority between 0 and 1000),
+    constraint kinds_timeout_is_sensible check (timeout between interval '1 second' and interval '1 day'),
+    constraint kinds_max_attempts_are_sensible check (max_attempts between 1 and 100),
+    constraint kinds_backoff_grows check (
+        backoff > interval '0' and max_backoff >= backoff and max_backoff <= interval '7 days'
+    )
+);
+alter table jobs.kinds enable row level security;
+create policy kinds_nobody on jobs.kinds using (false);
+comment on table jobs.kinds is 'Every kind of job there is: who runs it, and how often it is tried.';
+comment on column jobs.kinds.kind is 'Its name, such as notify.send.';
+comment on column jobs.kinds.executor is
+'postgres: the handler is an SQL function. worker: it is registered in a worker, and crosses the network.';
+comment on column jobs.kinds.handler is
+'The SQL function, which takes a jobs.jobs; or the name the worker knows it by.';
+comment on column jobs.kinds.queue is 'Where its jobs wait unless enqueued elsewhere.';
+comment on column jobs.kinds.priority is '0 to 1000; lower goes first.';
+comment on column jobs.kinds.payload_schema is
+'What a payload must be, in the keywords of JSON Schema that docs/jobs.md names.';
+comment on column jobs.kinds.timeout is 'How long one attempt may take.';
+comment on column jobs.kinds.max_attempts is 'After so many it has failed for good.';
+comment on column jobs.kinds.backoff is 'About how long after the first failure it is tried again; doubles each time.';
+comment on column jobs.kinds.max_backoff is 'The longest wait between two attempts.';
+comment on column jobs.kinds.description is 'What it does.';
+
+-- Payloads -----------------------------------------------------------------------------------
+
+create function jobs.schema_flaw(schema jsonb, path text default '') returns text
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    keyword text;
+    argument jsonb;
+    name text;
+    flaw text;
+begin
+    if jsonb_typeof(schema_flaw.schema) is distinct from 'object' then
+        return format('the schema%s is not an object', schema_flaw.path);
+    end if;
+    for keyword, argument in select e.key, e.value from jsonb_each(schema_flaw.schema) e loop
+        if (case keyword
+            when 'type' then argument #>> '{}' is null
+                or argument #>> '{}' not in ('object', 'array', 'string', 'integer', 'number', 'boolean')
+            when 'format' then argument #>> '{}' is null or argument #>> '{}' not in ('uuid', 'email', 'date-time', 'date')
+            when 'required' then jsonb_typeof(argument) <> 'array'
+            when 'enum' then jsonb_typeof(argument) <> 'array'
+            when 'properties' then jsonb_typeof(argument) <> 'object'
+            when 'items' then jsonb_typeof(argument) <> 'object'
+            when 'additionalProperties' then jsonb_typeof(argument) <> 'boolean'
+            when 'pattern' then jsonb_typeof(argument) <> 'string'
+            when 'description' then false
+            else keyword not in ('minimum', 'maximum', 'minLength', 'maxLength', 'minItems', 'maxItems')
+                or jsonb_typeof(argument) <> 'number'
+        end) then
+            return format('%s in the schema%s means nothing', quote_literal(keyword), schema_flaw.path);
+        end if;
+        if keyword = 'items' then
+            flaw := jobs.schema_flaw(argument, schema_flaw.path || ' of items');
+        elsif keyword = 'properties' then
+            for name in select jsonb_object_keys(argument) loop
+                flaw := coalesce(flaw, jobs.schema_flaw(argument -> name, format('%s of %s', schema_flaw.path, name)));
+            end loop;
+        end if;
+        if flaw is not null then
+            return flaw;
+        end if;
+    end loop;
+    return null;
+end
+$$;
+comment on function jobs.schema_flaw(jsonb, text) is 'What is wrong with a payload schema; null if it can be used.';
+
+create function jobs.format_flaw(format text, word text) returns text
+language plpgsql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if (case format_flaw.format
+        when 'uuid' then word ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$'
+        when 'email' then word ~ '^[^@\s[:cntrl:]<>",;]+@[^@\s[:cntrl:]<>",;]+$'
+        when 'date' then word ~ '^\d{4}-\d\d-\d\d$' and word::date is not null
+        else word ~ '^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$' and word::timestamptz is not null
+    end) then
+        return null;
+    end if;
+    return format_flaw.format;
+exception
+    when datetime_field_overflow or invalid_datetime_format then return format_flaw.format;
+end
+$$;
+comment on function jobs.format_flaw(text, text) is 'The format that a word is not in; null if it is.';
+
+create function jobs.payload_flaw(payload jsonb, schema jsonb, path text default 'payload') returns text
+language plpgsql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    kind text := jsonb_typeof(payload_flaw.payload);
+    name text;
+    item jsonb;
+    flaw text;
+begin
+    if payload_flaw.schema ? 'type' and not (
+        payload_flaw.schema ->> 'type' = kind
+        or (
+            payload_flaw.schema ->> 'type' = 'integer' and kind = 'number'
+            and (payload_flaw.payload #>> '{}')::numeric % 1 = 0
+        )
+    ) then
+        return format('%s is of type %s, and must be %s', payload_flaw.path, kind, payload_flaw.schema ->> 'type');
+    end if;
+    if payload_flaw.schema ? 'enum' and not payload_flaw.schema -> 'enum' @> payload_flaw.payload then
+        return format('%s must be one of %s', payload_flaw.path, payload_flaw.schema -> 'enum');
+    end if;
+    if kind = 'object' then
+        select r.field into name from jsonb_array_elements_text(coalesce(payload_flaw.schema -> 'required', '[]')) as r (field)
+        where not payload_flaw.payload ? r.field limit 1;
+        if found then
+            return format('%s lacks %s', payload_flaw.path, quote_ident(name));
+        end if;
+        if payload_flaw.schema -> 'additionalProperties' = 'false' then
+            select given.field into name from jsonb_object_keys(payload_flaw.payload) as given (field)
+            where not coalesce(payload_flaw.schema -> 'properties' ? given.field, false) limit 1;
+            if found then
+                return format('%s has %s, which its schema does not know', payload_flaw.path, left(quote_ident(name), 100));
+            end if;
+        end if;
+        for name in select jsonb_object_keys(payload_flaw.schema -> 'properties') loop
+            if payload_flaw.payload ? name then
+                flaw := jobs.payload_flaw(
+                    payload_flaw.payload -> name, payload_flaw.schema -> 'properties' -> name,
+                    payload_flaw.path || '.' || name
+                );
+                if flaw is not null then
+                    return flaw;
+                end if;
+            end if;
+        end loop;
+    elsif kind = 'array' then
+        if jsonb_array_length(payload_flaw.payload) < (payload_flaw.schema ->> 'minItems')::numeric
+            or jsonb_array_length(payload_flaw.payload) > (payload_flaw.schema ->> 'maxItems')::numeric
+        then
+            return format('%s has %s items', payload_flaw.path, jsonb_array_length(payload_flaw.payload));
+        end if;
+        if payload_flaw.schema ? 'items' then
+            for item in select e.value from jsonb_array_elements(payload_flaw.payload) as e loop
+                flaw := jobs.payload_flaw(item, payload_flaw.schema -> 'items', payload_flaw.path || '[]');
+                if flaw is not null then
+                    return flaw;
+                end if;
+            end loop;
+        end if;
+    elsif kind = 'string' then
+        if length(payload_flaw.payload #>> '{}') < (payload_flaw.schema ->> 'minLength')::numeric
+            or length(payload_flaw.payload #>> '{}') > (payload_flaw.schema ->> 'maxLength')::numeric
+        then
+            return format('%s is of length %s', payload_flaw.path, length(payload_flaw.payload #>> '{}'));
+        end if;
+        if payload_flaw.schema ? 'pattern' and payload_flaw.payload #>> '{}' !~ (payload_flaw.schema ->> 'pattern') then
+            return format('%s does not match %s', payload_flaw.path, payload_flaw.schema ->> 'pattern');
+        end if;
+        if payload_flaw.schema ? 'format' then
+            flaw := jobs.format_flaw(payload_flaw.schema ->> 'format', payload_flaw.payload #>> '{}');
+            if flaw is not null then
+                return format('%s is not of format %s', payload_flaw.path, flaw);
+            end if;
+        end if;
+    elsif kind = 'number' then
+        if (payload_flaw.payload #>> '{}')::numeric < (payload_flaw.schema ->> 'minimum')::numeric
+            or (payload_flaw.payload #>> '{}')::numeric > (payload_flaw.schema ->> 'maximum')::numeric
+        then
+            return format('%s is %s', payload_flaw.path, payload_flaw.payload #>> '{}');
+        end if;
+    end if;
+    return null;
+end
+$$;
+comment on function jobs.payload_flaw(jsonb, jsonb, text) is 'Where a payload breaks its schema; null if it does not.';
+
+-- Jobs ---------------------------------------------------------------------------------------
+
+create table jobs.jobs (
+    id bigint not null generated always as identity,
+    kind text not null,
+    executor text not null,
+    queue text not null,
+    workspace_id uuid,
+    priority bigint not null,
+    state text not null default 'pending',
+    is_due boolean not null,
+    attempts bigint not null default 0,
+    max_attempts bigint not null,
+    run_at timestamptz not null,
+    enqueued_at timestamptz not null,
+    dedupe_key text,
+    payload jsonb not null,
+    lease uuid,
+    started_at timestamptz,
+    failed_at timestamptz,
+    last_error text,
+    constraint jobs_pkey primary key (id),
+    constraint jobs_state_is_known check (state in ('pending', 'processing', 'failed')),
+    constraint jobs_priority_is_in_range check (priority between 0 and 1000),
+    constraint jobs_max_attempts_are_sensible check (max_attempts between 1 and 100),
+    constraint jobs_dedupe_key_is_short check (length(dedupe_key) between 1 and 200),
+    constraint jobs_run_at_is_a_time check (isfinite(run_at))
+) with (
+    -- Rows come and go: dead ones are cleared by the thousand, not by the share of a table that is near empty.
+    autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
+    autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 20000,
+    autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 20000,
+    autovacuum_vacuum_cost_delay = 0
+);
+alter table jobs.jobs enable row level security;
+create policy jobs_nobody on jobs.jobs using (false);
+-- What a claim walks: by priority, and workspace by workspace, so that no tenant stands behind another's thousands.
+create index jobs_ready on jobs.jobs (
+    executor, queue, priority, coalesce(workspace_id, '00000000-0000-0000-0000-000000000000'::uuid), id
+)
+where state = 'pending' and is_due;
+create index jobs_later on jobs.jobs (run_at) where state = 'pending' and not is_due;
+create index jobs_failed on jobs.jobs (failed_at) where state = 'failed';
+create unique index jobs_waiting_once on jobs.jobs (
+    kind, dedupe_key, coalesce(workspace_id, '00000000-0000-0000-0000-000000000000'::uuid)
+)
+where state = 'pending' and dedupe_key is not null;
+comment on table jobs.jobs is 'What waits, runs, or has failed for good. What is completed is in jobs.history.';
+comment on column jobs.jobs.id is 'The job.';
+comment on column jobs.jobs.kind is 'What is to be done.';
+comment on column jobs.jobs.executor is 'By whom: postgres or worker.';
+comment on column jobs.jobs.queue is 'Where it waits.';
+comment on column jobs.jobs.workspace_id is 'For which tenant; null for the house.';
+comment on column jobs.jobs.priority is '0 to 1000; lower goes first.';
+comment on column jobs.jobs.state is 'pending, processing or failed.';
+comment on column jobs.jobs.is_due is 'Whether run_at has come, as the last claim saw it.';
+comment on column jobs.jobs.attempts is 'How often it was begun.';
+comment on column jobs.jobs.max_attempts is 'How often it may be.';
+comment on column jobs.jobs.run_at is 'Not before.';
+comment on column jobs.jobs.enqueued_at is 'When it was asked for.';
+comment on column jobs.jobs.dedupe_key is 'Of one kind, workspace and key only one waits.';
+comment on column jobs.jobs.payload is 'What the handler needs to know: ids rather than contents.';
+comment on column jobs.jobs.lease is 'The token of whoever runs it.';
+comment on column jobs.jobs.started_at is 'When it was last claimed.';
+comment on column jobs.jobs.failed_at is 'When it was given up.';
+comment on column jobs.jobs.last_error is 'Why the last attempt failed.';
+
+-- One row for each claim, not for each job: a heartbeat and a check for the dead touch this alone.
+create table jobs.leases (
+    token uuid not null,
+    worker text not null,
+    expires_at timestamptz not null,
+    open_count bigint not null,
+    job_ids bigint[] not null,
+    constraint leases_pkey primary key (token)
+) with (
+    fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
+    autovacuum_vacuum_cost_delay = 0
+);
+alter table jobs.leases enable row level security;
+create policy leases_nobody on jobs.leases using (false);
+create index leases_expires_at on jobs.leases (expires_at);
+comment on table jobs.leases is 'Who runs what, and until when they must have spoken again.';
+comment on column jobs.leases.token is 'What completes these jobs, and nothing else does.';
+comment on column jobs.leases.worker is 'Who: a host and a process.';
+comment on column jobs.leases.expires_at is 'Then the jobs are anybody''s again.';
+comment on column jobs.leases.open_count is 'How many of the jobs are not settled.';
+comment on column jobs.leases.job_ids is 'The jobs claimed with it.';
+
+create table jobs.history (
+    id bigint not null,
+    kind text not null,
+    queue text not null,
+    workspace_id uuid,
+    priority bigint not null,
+    state text not null,
+    attempts bigint not null,
+    run_at timestamptz not null,
+    enqueued_at timestamptz not null,
+    started_at timestamptz,
+    finished_at timestamptz not null,
+    worker text,
+    dedupe_key text,
+    payload jsonb not null,
+    last_error text,
+    constraint history_state_is_known check (state in ('completed', 'discarded', 'merged'))
+) partition by range (finished_at);
+alter table jobs.history enable row level security;
+create policy history_nobody on jobs.history using (false);
+create index history_id on jobs.history using brin (id);
+comment on table jobs.history is 'What was done, by the day on which it was; days past their time are dropped.';
+comment on column jobs.history.id is 'The job.';
+comment on column jobs.history.kind is 'What was done.';
+comment on column jobs.history.queue is 'Where it waited.';
+comment on column jobs.history.workspace_id is 'For which tenant.';
+comment on column jobs.history.priority is 'With which priority.';
+comment on column jobs.history.state is
+'completed; discarded by an operator; or merged into a job that waited with the same dedupe key.';
+comment on column jobs.history.attempts is 'How often it was begun.';
+comment on column jobs.history.run_at is 'From when on it could run.';
+comment on column jobs.history.enqueued_at is 'When it was asked for.';
+comment on column jobs.history.started_at is 'When the last attempt began.';
+comment on column jobs.history.finished_at is 'When it ended.';
+comment on column jobs.history.worker is 'Who did it.';
+comment on column jobs.history.dedupe_key is 'Its dedupe key.';
+comment on column jobs.history.payload is 'What the handler was told.';
+comment on column jobs.history.last_error is 'Why the attempt before failed, if it did.';
+
+-- Where a day has no partition, nothing is lost and nobody is stopped.
+create table jobs.history_other partition of jobs.history default;
+alter table jobs.history_other enable row level security;
+create policy history_other_nobody on jobs.history_other using (false);
+comment on table jobs.history_other is 'What was finished on days that have no partition.';
+
+create function jobs.ensure_partition(day date) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    name text := 'history_' || to_char(ensure_partition.day, 'YYYY_MM_DD');
+begin
+    if to_regclass('jobs.' || name) is not null or exists (
+        select from jobs.history_other h
+        where
+            h.finished_at >= (ensure_partition.day::timestamp at time zone 'UTC')
+            and h.finished_at < ((ensure_partition.day + 1)::timestamp at time zone 'UTC')
+    ) then
+        return;
+    end if;
+    execute format(
+        'create table jobs.%I partition of jobs.history for values from (%L) to (%L)', name,
+        ensure_partition.day::timestamp at time zone 'UTC', (ensure_partition.day + 1)::timestamp at time zone 'UTC'
+    );
+    execute format(
+        'alter table jobs.%1$I enable row level security; create policy %2$I on jobs.%1$I using (false)',
+        name, name || '_nobody'
+    );
+end
+$$;
+comment on function jobs.ensure_partition(date) is 'Makes the partition of a day, if it is not there.';
+
+create function jobs.maintain() returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    today date := (ops.now() at time zone 'UTC')::date;
+    oldest date := today - (select s.history_days::integer from jobs.settings s);
+    expired regclass;
+    dropped bigint := 0::bigint;
+begin
+    for ahead in 0 .. 3 loop
+        perform jobs.ensure_partition(today + ahead);
+    end loop;
+    for expired in
+        select c.oid::regclass from pg_inherits i join pg_class c on c.oid = i.inhrelid
+        where
+            i.inhparent = 'jobs.history'::regclass and c.relname ~ '^history_\d{4}_\d\d_\d\d$'
+            and to_date(right(c.relname, 10), 'YYYY_MM_DD') < oldest
+    loop
+        execute format('drop table %s', expired);
+        dropped := dropped + 1;
+    end loop;
+    delete from jobs.history_other h where h.finished_at < oldest::timestamp at time zone 'UTC';
+    return dropped;
+end
+$$;
+comment on function jobs.maintain() is
+'Makes the partitions of the days to come, drops those past settings.history_days; returns how many. Run daily.';
+
+select jobs.maintain();
+
+-- Asking for work ----------------------------------------------------------------------------
+
+create function jobs.refuse(message text, hint text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    raise exception '%', refuse.message using errcode = 'invalid_parameter_value', hint = refuse.hint;
+end
+$$;
+comment on function jobs.refuse(text, text) is 'Refuses a job, in words.';
+
+create function jobs.kind_of(kind text) returns jobs.kinds
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    known jobs.kinds;
+begin
+    select k.* into known from jobs.kinds k where k.kind = kind_of.kind;
+    if not found then
+        perform jobs.refuse(
+            format('there is no kind of job %s', coalesce(quote_literal(left(kind_of.kind, 100)), 'null')),
+            'select jobs.declare_kind(…) declares one; jobs.kinds lists them.'
+        );
+    end if;
+    return known;
+end
+$$;
+comment on function jobs.kind_of(text) is 'A kind by its name; refuses one that is not declared.';
+
+create function jobs.check_payload(known jobs.kinds, payload jsonb) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    flaw text;
+begin
+    if check_payload.payload is null then
+        perform jobs.refuse(format('a job %s has no payload', known.kind), 'Give at least {}.');
+    end if;
+    if pg_column_size(check_payload.payload) > (select s.max_payload_bytes from jobs.settings s) then
+        perform jobs.refuse(
+            format(
+                'the payload of a job %s has %s bytes, and may have %s', known.kind,
+                pg_column_size(check_payload.payload), (select s.max_payload_bytes from jobs.settings s)
+            ),
+            'Store what is large in a table, and name its row.'
+        );
+    end if;
+    if known.payload_schema <> '{}' then
+        flaw := jobs.payload_flaw(check_payload.payload, known.payload_schema);
+        if flaw is not null then
+            perform jobs.refuse(format('a job %s: %s', known.kind, flaw), 'jobs.kinds.payload_schema says what it takes.');
+        end if;
+    end if;
+end
+$$;
+comment on function jobs.check_payload(jobs.kinds, jsonb) is
+'Refuses a payload that is too large or breaks its schema.';
+
+create function jobs.check_queue(queue text) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    -- Not a constraint, which would cost every job of a batch a regular expression.
+    if check_queue.queue !~ '^[a-z][a-z0-9_]{0,47}$' then
+        perform jobs.refuse(
+            format('%s cannot be a queue', quote_literal(left(check_queue.queue, 100))),
+            'Use up to 48 of a-z, 0-9 and _, beginning with a letter.'
+        );
+    end if;
+end
+$$;
+comment on function jobs.check_queue(text) is 'Refuses a name that no queue can have.';
+
+create function jobs.wake(executor text, queue text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    -- Equal ones of a transaction are sent once.
+    perform pg_notify('rowhouse_jobs', wake.executor || ' ' || wake.queue);
+end
+$$;
+comment on function jobs.wake(text, text) is 'Wakes idle workers when this transaction commits.';
+
+create function jobs.enqueue(
+    kind text,
+    payload jsonb default '{}',
+    workspace_id uuid default null,
+    queue text default null,
+    priority bigint default null,
+    run_at timestamptz default null,
+    max_attempts bigint default null,
+    dedupe_key text default null
+) returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    known jobs.kinds := jobs.kind_of(enqueue.kind);
+    moment timestamptz := ops.now();
+    made bigint;
+begin
+    perform jobs.check_queue(enqueue.queue);
+    perform jobs.check_payload(known, enqueue.payload);
+    if enqueue.dedupe_key is null then
+        insert into jobs.jobs (
+            kind, executor, queue, workspace_id, priority, is_due, max_attempts, run_at, enqueued_at, payload
+        ) values (
+            known.kind, known.executor, coalesce(enqueue.queue, known.queue), enqueue.workspace_id,
+            coalesce(enqueue.priority, known.priority), coalesce(enqueue.run_at <= moment, true),
+            coalesce(enqueue.max_attempts, known.max_attempts), coalesce(enqueue.run_at, moment), moment,
+            enqueue.payload
+        ) returning id into made;
+    else
+        insert into jobs.jobs as j (
+            kind, executor, queue, workspace_id, priority, is_due, max_attempts, run_at, enqueued_at, payload, dedupe_key
+        ) values (
+            known.kind, known.executor, coalesce(enqueue.queue, known.queue), enqueue.workspace_id,
+            coalesce(enqueue.priority, known.priority), coalesce(enqueue.run_at <= moment, true),
+            coalesce(enqueue.max_attempts, known.max_attempts), coalesce(enqueue.run_at, moment), moment,
+            enqueue.payload, enqueue.dedupe_key
+        )
+        on conflict (kind, dedupe_key, coalesce(workspace_id, '00000000-0000-0000-0000-000000000000'::uuid))
+        where state = 'pending' and dedupe_key is not null
+        -- The one that waits takes the newer payload, and the earlier time.
+        do update
+        set
+            payload = excluded.payload, priority = least(j.priority, excluded.priority),
+            run_at = least(j.run_at, excluded.run_at), is_due = j.is_due or excluded.is_due
+        returning j.id into made;
+    end if;
+    if coalesce(enqueue.run_at <= moment, true) then
+        perform jobs.wake(known.executor, coalesce(enqueue.queue, known.queue));
+    end if;
+    return made;
+end
+$$;
+comment on function jobs.enqueue(text, jsonb, uuid, text, bigint, timestamptz, bigint, text) is
+'Asks for a job in this transaction, and returns its id. What is left out is as its kind says. Where one of the same
+kind, workspace and dedupe key waits, that one takes the payload and its id is returned.';
+
+create function jobs.enqueue_many(
+    kind text,
+    payloads jsonb[],
+    workspace_id uuid default null,
+    queue text default null,
+    priority bigint default null,
+    run_at timestamptz default null,
+    max_attempts bigint default null
+) returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+    known jobs.kinds := jobs.kind_of(enqueue_many.kind);
+    moment timestamptz := ops.now();
+    given jsonb;
+    made bigint;
+begin
+    perform jobs.check_queue(enqueue_many.queue);
+    if known.payload_schema = '{}' then
+        -- The largest speaks for all.
+        select p.payload into given from unnest(enqueue_many.payloads) as p (payload)
+        order by pg_column_size(p.payload) desc nulls first limit 1;
+        if found then
+            perform jobs.check_payload(known, given);
+        end if;
+    else
+        foreach given in array coalesce(enqueue_many.payloads, '{}'::jsonb[]) loop
+            perform jobs.check_payload(known, given);
+        end loop;
+    end if;
+    insert into jobs.jobs (
+        kind, executor, queue, workspace_id, priority, is_due, max_attempts, run_at, enqueued_at, payload
+    )
+    select
+        known.kind, known.executor, coalesce(enqueue_many.queue, known.queue), enqueue_many.workspace_id,
+        coalesce(enqueue_many.priority, known.priority), coalesce(enqueue_many.run_at <= moment, true),
+        coalesce(enqueue_many.max_attempts, known.max_attempts), coalesce(enqueue_many.run_at, moment), moment,
+        p.payload
+    from unnest(enqueue_many.payloads) as p (payload);
+    get diagnostics made = row_count;
+    if made > 0 and coalesce(enqueue_many.run_at <= moment, true) then
+        perform jobs.wake(known.executor, coalesce(enqueue_many.queue, known.queue));
+    end if;
+    return made;
+end
+$$;
+comment on function jobs.enqueue_many(text, jsonb[], uuid, text, bigint, timestamptz, bigint) is
+'Asks for many jobs of a kind, one for each payload; returns how many. All of them, or none if a payload is refused.';
