@@ -10,7 +10,7 @@ help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 install: ## Install what the project needs, into the project
-	@mkdir -p .rowhouse && flock .rowhouse/install.lock $(MAKE) --silent --no-print-directory .venv/installed node_modules/installed
+	@mkdir -p .rowhouse && flock .rowhouse/install.lock $(MAKE) --silent --no-print-directory .venv/installed node_modules/installed .rowhouse/deno/installed
 
 .venv/installed: requirements.lock pyproject.toml
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Rowhouse needs Python 3.11 or later as python3." >&2; exit 1; }
@@ -26,6 +26,12 @@ node_modules/installed: package-lock.json package.json .npmrc
 	@command -v node >/dev/null && node -e 'process.exit(+(process.versions.node.split(".")[0] < 20))' || { echo "Rowhouse needs Node 20 or later." >&2; exit 1; }
 	@echo "Installing npm packages …"
 	@npm ci --silent
+	@touch $@
+
+.rowhouse/deno/installed: supabase/functions/deno.lock supabase/functions/deno.json .venv/installed
+	@echo "Installing the edge functions' packages …"
+	@mkdir -p .rowhouse/deno
+	@DENO_DIR=$(CURDIR)/.rowhouse/deno $(BIN)/deno cache --quiet --frozen --config supabase/functions/deno.json supabase/functions/*/index.ts
 	@touch $@
 
 demo: install ## Take the tour: a platform of its own, nothing left running

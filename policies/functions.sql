@@ -81,6 +81,9 @@ grant execute on function public.unread_notification_count(uuid) to authenticate
 grant execute on function public.set_brand(uuid, text, text, text, boolean, boolean) to authenticated;
 grant execute on function notify.set_brand(uuid, text, text, text, boolean, boolean) to authenticated;
 
+-- It belongs to authenticated, whose policies it asks; those who fan notifications out call it.
+grant execute on function notify.may_see(uuid, regclass, uuid, uuid) to postgres;
+
 -- What edge functions call, with the service role's key.
 grant execute on function public.claim_deliveries(integer) to service_role;
 grant execute on function notify.claim_deliveries(integer) to service_role;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import subprocess
 import time
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import RowhouseError, UsageError
-from .output import Json, confirm, done, show
+from .output import Json, confirm, done, open_page, show
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,7 +19,7 @@ app = typer.Typer(
     help="The local platform: Postgres, PostgREST, auth and edge functions on this machine, without Docker.",
 )
 
-SERVICES = ("database", "rest", "auth", "functions", "gateway")
+SERVICES = ("database", "rest", "auth", "functions", "providers", "worker", "gateway")
 
 
 @app.command()
@@ -79,7 +80,8 @@ def status(as_json: Json = False) -> None:
     rows = []
     for name in SERVICES:
         process = states.get(name, {})
-        address = f"127.0.0.1:{ports[by_service.get(name, name)]}" if ports else ""
+        port = ports.get(by_service.get(name, name))
+        address = f"127.0.0.1:{port}" if port else ""
         rows.append(
             {
                 "service": name,
@@ -160,30 +162,34 @@ def logs(
 
 @app.command()
 def mail(
-    to: Annotated[str | None, typer.Option(help="Only mails to this address.")] = None,
+    to: Annotated[str | None, typer.Option(help="Only messages to this address or number.")] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Show the newest in the browser.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Shows the mails that auth would have sent, the newest last.
+    """Shows the mails and SMS that were sent, the newest last. None left this machine.
 
     \b
     Examples:
       rowhouse local mail
       rowhouse local mail --to ada@example.com --json
+      rowhouse local mail --open
     """
     from ..local.instance import Instance
 
-    rows = [row for row in read_mail(Instance.default()) if to is None or row["to"].lower() == to.lower()]
+    instance = Instance.default()
+    rows = [row for row in instance.messages() if to is None or row["to"].lower() == to.lower()]
+    if open_:
+        if not rows:
+            raise RowhouseError("No mail yet.", "Sign somebody up, or invite somebody.")
+        open_page(rows[-1]["html"] or f"<pre>{html.escape(rows[-1]['text'])}</pre>", instance.home / "mail.html")
+        return
     if not as_json:
-        rows = [{key: row[key] for key in ("at", "to", "type", "token", "link")} for row in rows]
+        rows = [
+            {key: row.get(key) for key in ("at", "to", "subject", "link")}
+            | ({"subject": row["text"]} if row["channel"] == "sms" else {})
+            for row in rows
+        ]
     show(rows, as_json=as_json, empty="No mail yet.")
-
-
-def read_mail(instance: Any) -> list[dict[str, Any]]:
-    """The mails in an instance's outbox, the newest last."""
-    try:
-        return [json.loads(line) for line in instance.outbox.read_text().splitlines()]
-    except FileNotFoundError:
-        return []
 
 
 @app.command()

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import date, datetime
 from decimal import Decimal
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -127,3 +128,13 @@ def bar(title: str, *, hidden: bool = False) -> Iterator[Any]:
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=hidden or not console.is_terminal) as progress:
         yield progress
+
+
+def open_page(page: str, file: Path) -> None:
+    """Writes an HTML page to a file, shows it in the browser, and says where it is."""
+    import webbrowser
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(page, encoding="utf-8")
+    shown = webbrowser.open(file.resolve().as_uri())
+    typer.echo(f"{'Opened' if shown else 'Written to'} {file}")

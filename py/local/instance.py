@@ -7,9 +7,11 @@ import os
 import secrets
 import shutil
 import socket
+from base64 import b64encode
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jwt
 
@@ -27,8 +29,9 @@ PORTS = {
     "rest_admin": ("ROWHOUSE_REST_ADMIN_PORT", 54332),
     "auth": ("ROWHOUSE_AUTH_PORT", 54333),
     "functions": ("ROWHOUSE_FUNCTIONS_PORT", 54334),
+    "providers": ("ROWHOUSE_PROVIDERS_PORT", 54335),
 }
-LOGIN_ROLES = ("supabase_admin", "postgres", "authenticator", "supabase_auth_admin")
+LOGIN_ROLES = ("supabase_admin", "postgres", "authenticator", "supabase_auth_admin", "rowhouse_worker")
 KEY_ISSUED_AT, KEY_EXPIRES_AT = 1_700_000_000, 2_100_000_000
 
 
@@ -49,6 +52,20 @@ class State:
 
     def url_of(self, role: str) -> str:
         return f"postgresql://{role}:{self.passwords[role]}@127.0.0.1:{self.ports['db']}/postgres"
+
+    @property
+    def providers(self) -> dict[str, str]:
+        """What leads workers and functions to what stands in for Resend and Twilio."""
+        url = f"http://127.0.0.1:{self.ports['providers']}"
+        return {
+            "RESEND_API_KEY": "re_local",
+            "RESEND_API_URL": url,
+            "RESEND_BASE_URL": url,
+            "RESEND_WEBHOOK_SECRET": f"whsec_{b64encode(self.jwt_secret[:32].encode()).decode()}",
+            "TWILIO_ACCOUNT_SID": "AC" + "0" * 32,
+            "TWILIO_AUTH_TOKEN": "local",
+            "TWILIO_API_URL": url,
+        }
 
     @property
     def database_url(self) -> str:
@@ -93,6 +110,13 @@ class Instance:
     def outbox(self) -> Path:
         return self.home / "mail.jsonl"
 
+    def messages(self) -> list[dict[str, Any]]:
+        """The mails and SMS that were sent here, the newest last."""
+        try:
+            return [json.loads(line) for line in self.outbox.read_text(encoding="utf-8").splitlines()]
+        except FileNotFoundError:
+            return []
+
     @property
     def state_file(self) -> Path:
         return self.home / "state.json"
@@ -103,7 +127,10 @@ class Instance:
     def load(self) -> State:
         """Reads the state. Raises RowhouseError if there is none, or it cannot be read."""
         try:
-            return State(**json.loads(self.state_file.read_text()))
+            state = State(**json.loads(self.state_file.read_text()))
+            for role in LOGIN_ROLES:
+                state.passwords.setdefault(role, new_password())
+            return state
         except FileNotFoundError:
             raise RowhouseError("There is no local platform here yet.", "Start one with `rowhouse local up`.") from None
         except PermissionError:

@@ -23,7 +23,7 @@ from .account import shared_home
 from .cluster import prepare_database
 from .instance import PORTS, Instance, State
 from .packages import Packages, ensure_packages, installed, locked
-from .services import Service, services, write_configuration
+from .services import Service, config, services, write_configuration
 
 START_SECONDS = 60
 Report = Callable[[str], None]
@@ -97,7 +97,8 @@ def _start(instance: Instance, state: State, packages: Packages, *, durable: boo
         report(f"starting {service.name}")
         _start_service(instance, service)
     for service in every[1:]:
-        _wait_for(lambda url=service.ready_url: _answers(url), service.name, instance)  # type: ignore[misc]
+        if service.ready_url:
+            _wait_for(lambda url=service.ready_url: _answers(url), service.name, instance)  # type: ignore[misc]
 
 
 def _start_service(instance: Instance, service: Service) -> None:
@@ -112,19 +113,35 @@ def _bring_up_to_date(instance: Instance, state: State, report: Report) -> None:
 
     if not state.is_prepared:
         with psycopg.connect(state.url_of("supabase_admin")) as connection:
-            others = {role: word for role, word in state.passwords.items() if role != "supabase_admin"}
+            made_later = ("supabase_admin", "rowhouse_worker")
+            others = {role: word for role, word in state.passwords.items() if role not in made_later}
             prepare_database(connection, others)
         state.is_prepared = True
         instance.save(state)
     with psycopg.connect(state.database_url, autocommit=True) as connection:
         report("migrating")
         migrations.migrate(connection)
+        _point_at_this_machine(connection, state)
         if not state.is_seeded:
             report("seeding")
             with connection.transaction():
                 migrations.run_file(connection, project_root() / "seed.sql")
             state.is_seeded = True
             instance.save(state)
+
+
+def _point_at_this_machine(connection: Any, state: State) -> None:
+    """Has messages lead to this platform, and lets its worker in."""
+    import psycopg
+    from psycopg import sql
+
+    connection.execute(
+        "update notify.settings set site_url = %s, functions_url = %s, auth_url = %s",
+        [config()["auth"]["site_url"], f"{state.api_url}/functions/v1", f"{state.api_url}/auth/v1"],
+    )
+    with psycopg.connect(state.url_of("supabase_admin"), autocommit=True) as superuser:
+        password = sql.Literal(state.passwords["rowhouse_worker"])
+        superuser.execute(sql.SQL("alter role rowhouse_worker login password {}").format(password))
 
 
 def down(instance: Instance) -> bool:

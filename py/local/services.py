@@ -91,6 +91,11 @@ def _from_npm(path: str) -> str:
     return str(file)
 
 
+def deno_folder() -> Path:
+    """Where Deno keeps the packages that the edge functions use."""
+    return project_root() / ".rowhouse" / "deno"
+
+
 def config() -> dict[str, Any]:
     """`supabase/config.toml`. Raises RowhouseError if it is not TOML."""
     file = project_root() / "supabase" / "config.toml"
@@ -108,6 +113,7 @@ def services(instance: Instance, state: State, packages: Packages) -> list[Servi
     open_functions = [
         name for name, options in settings.get("functions", {}).items() if options.get("verify_jwt") is False
     ]
+    functions = project_root() / "supabase" / "functions"
     deno = shutil.which("deno", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
     if not deno:
         raise RowhouseError("Deno is not installed.", "Run `make install`.")
@@ -142,7 +148,6 @@ def services(instance: Instance, state: State, packages: Packages) -> list[Servi
                 "JWT_SECRET": state.jwt_secret,
                 "SITE_URL": settings["auth"]["site_url"],
                 "EXTERNAL_URL": f"{state.api_url}/auth/v1",
-                "OUTBOX": str(instance.outbox),
                 "PORT": str(ports["auth"]),
                 "CONFIRM_EMAIL": str(settings["auth"]["email"]["enable_confirmations"]).lower(),
                 "LITE_TELEMETRY": "0",
@@ -153,17 +158,30 @@ def services(instance: Instance, state: State, packages: Packages) -> list[Servi
         Service(
             "functions",
             [
-                deno, "run", "--cached-only", "--no-prompt", "--allow-net", "--allow-env",
-                f"--allow-read={project_root() / 'supabase' / 'functions'}", str(HERE / "functions.ts"),
+                deno, "run", "--cached-only", "--frozen", f"--config={functions / 'deno.json'}", "--no-prompt",
+                "--allow-net", "--allow-env", f"--allow-read={functions},{deno_folder()}", str(HERE / "functions.ts"),
             ],
             {
                 **state.environment(),
+                **state.providers,
                 "PORT": str(ports["functions"]),
-                "FUNCTIONS": str(project_root() / "supabase" / "functions"),
+                "FUNCTIONS": str(functions),
+                "DENO_DIR": str(deno_folder()),
                 "OPEN_FUNCTIONS": ",".join(open_functions),
                 "DENO_NO_UPDATE_CHECK": "1",
             },
             f"{local['functions']}/",
+        ),
+        Service(
+            "providers",
+            [sys.executable, "-m", "rowhouse.local.providers", str(ports["providers"]), str(instance.outbox)],
+            {},
+            f"{local['providers']}/",
+        ),
+        Service(
+            "worker",
+            [sys.executable, "-m", "rowhouse.cli", "work", "--concurrency", "4", "--grace", "5"],
+            {"WORKER_DATABASE_URL": state.url_of("rowhouse_worker"), **state.providers},
         ),
         Service(
             "gateway",

@@ -74,14 +74,24 @@ class Tour:
 
         client = create_client(self.state.api_url, self.state.key("anon"))
         client.auth.sign_up({"email": email, "password": PASSWORD, "options": {"data": {"display_name": name}}})
-        mails = [json.loads(line) for line in self.instance.outbox.read_text().splitlines()]
-        mail = next(mail for mail in reversed(mails) if mail["to"] == email)
+        mail = self.mail_to(email)
         client.auth.verify_otp({"type": "email", "token_hash": mail["token_hash"]})
         session = client.auth.sign_in_with_password({"email": email, "password": PASSWORD}).session
         if session is None:
             raise StepError(f"{email} is signed in")
         self.say(name, f"signs up as {email} and opens the link in the mail", "signed in")
         return Person(name, email, session.user.id, client)
+
+    def mail_to(self, address: str, subject: str = "") -> dict[str, Any]:
+        """The newest message to an address, once it has come."""
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            mail: dict[str, Any]
+            for mail in reversed(self.instance.messages()):
+                if mail["to"] == address and subject in mail["subject"]:
+                    return mail
+            time.sleep(0.05)
+        raise StepError(f"a message to {address} arrives")
 
     def operator(self, *arguments: str) -> Any:
         """Runs the command line as an operator would; returns its JSON."""

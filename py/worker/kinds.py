@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 class RetryError(RowhouseError):
     """The attempt failed, and the job is to be tried again.
 
-    `seconds` says when, such as a provider's Retry-After; None for the kind's own backoff.
+    `seconds` says when, such as a provider's Retry-After; None for the kind's own backoff. Without `counts` it was
+    no attempt at all: nothing was tried, or the provider only asked to wait.
     """
 
-    def __init__(self, message: str, seconds: float | None = None) -> None:
+    def __init__(self, message: str, seconds: float | None = None, *, counts: bool = True) -> None:
         super().__init__(message)
         self.seconds = seconds
+        self.counts = counts
 
 
 class GiveUpError(RowhouseError):

@@ -264,7 +264,7 @@ class Worker:
         try:
             kind.handler(job)
         except RetryError as error:
-            return Result(job, time.monotonic() - begun, str(error), error.seconds)
+            return Result(job, time.monotonic() - begun, str(error), error.seconds, released=not error.counts)
         except GiveUpError as error:
             return Result(job, time.monotonic() - begun, str(error), is_permanent=True)
         except Exception as error:

@@ -336,12 +336,6 @@ grant create on schema notify to authenticated;
 alter function notify.may_see(uuid, regclass, uuid, uuid) owner to authenticated;
 revoke create on schema notify from authenticated;
 revoke all on function notify.may_see(uuid, regclass, uuid, uuid) from public, authenticated;
-do $$
-begin
-    execute format('grant execute on function notify.may_see(uuid, regclass, uuid, uuid) to %I', current_user);
-end
-$$;
-
 create function notify.has_row_rules(relation regclass) returns boolean
 language sql stable
 set search_path = pg_catalog, pg_temp

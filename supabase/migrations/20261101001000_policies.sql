@@ -478,7 +478,7 @@ using (id = any (array(select authz.workspaces_with('workspace.update') limit au
 with check (id = any (array(select authz.workspaces_with('workspace.update') limit authz.refuse_estimates())));
 comment on policy workspaces_update on public.workspaces is 'Those whose role allows it.';
 
--- policies/functions.sql sha256:35990e1b59d11316ac100a07307b7846dbb65eed7ec0a8ad612f9e1ef32890f9
+-- policies/functions.sql sha256:f5603995f4f5172a33899e7808cabd059ec7dc68d5f5295ff77c194cf5f7580d
 
 -- Every function that a role of the API may call, and the schemas it must enter for that. What is
 -- not here runs for nobody but its owner.
@@ -562,6 +562,9 @@ grant execute on function notify.mark_all_read(uuid) to authenticated;
 grant execute on function public.unread_notification_count(uuid) to authenticated;
 grant execute on function public.set_brand(uuid, text, text, text, boolean, boolean) to authenticated;
 grant execute on function notify.set_brand(uuid, text, text, text, boolean, boolean) to authenticated;
+
+-- It belongs to authenticated, whose policies it asks; those who fan notifications out call it.
+grant execute on function notify.may_see(uuid, regclass, uuid, uuid) to postgres;
 
 -- What edge functions call, with the service role's key.
 grant execute on function public.claim_deliveries(integer) to service_role;

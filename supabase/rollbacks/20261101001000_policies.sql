@@ -74,6 +74,7 @@ revoke all on function notify.mark_all_read(uuid) from authenticated;
 revoke all on function public.unread_notification_count(uuid) from authenticated;
 revoke all on function public.set_brand(uuid, text, text, text, boolean, boolean) from authenticated;
 revoke all on function notify.set_brand(uuid, text, text, text, boolean, boolean) from authenticated;
+revoke all on function notify.may_see(uuid, regclass, uuid, uuid) from postgres;
 revoke all on function public.claim_deliveries(integer) from service_role;
 revoke all on function notify.claim_deliveries(integer) from service_role;
 revoke all on function public.settle_delivery(jsonb) from service_role;

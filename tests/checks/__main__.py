@@ -95,6 +95,8 @@ def main() -> int:
         plain_url = f"{url}?sslmode=disable"
         migrations = sorted((ROOT / "supabase" / "migrations").glob("*.sql"))
         deno_files = [*sorted((ROOT / "supabase" / "functions").rglob("*.ts")), ROOT / "py/local/functions.ts"]
+        deno_config: list[str | Path] = ["--config", ROOT / "supabase/functions/deno.json", "--frozen"]
+        os.environ["DENO_DIR"] = str(ROOT / ".rowhouse/deno")
         checks: dict[str, Callable[[], str]] = {
             "ruff": lambda: command(BIN / "ruff", "check", "."),
             "ruff format": lambda: command(BIN / "ruff", "format", "--check", "."),
@@ -106,7 +108,7 @@ def main() -> int:
             "supabase db advisors": lambda: supabase_advisors(plain_url),
             "plpgsql_check": lambda: plpgsql.findings(server.cluster.url(TEMPLATE)),
             "pgrls": lambda: command(BIN / "pgrls", "lint", "--database-url", url, "--config", ROOT / "pgrls.toml"),
-            "deno check": lambda: command(BIN / "deno", "check", *deno_files),
+            "deno check": lambda: command(BIN / "deno", "check", *deno_config, *deno_files),
             "deno lint": lambda: command(BIN / "deno", "lint", *deno_files),
             "policies check": lambda: policies_check(url),
             "reference up to date": lambda: differences(url),

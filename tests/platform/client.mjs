@@ -13,13 +13,18 @@ function must({ data, error }) {
   if (error) throw new Error(`${error.code}: ${error.message}`);
   return data;
 }
-function newestMail() {
-  const mails = readFileSync(OUTBOX, "utf8").trim().split("\n").map(JSON.parse);
-  return mails.findLast((mail) => mail.to === email);
+async function newestMail(type) {
+  for (let tries = 0; tries < 300; tries += 1) {
+    const mails = readFileSync(OUTBOX, "utf8").trim().split("\n").filter(Boolean).map((line) => JSON.parse(line));
+    const mail = mails.findLast((mail) => mail.to === email && mail.type === type);
+    if (mail) return mail;
+    await new Promise((done) => setTimeout(done, 100));
+  }
+  throw new Error("no mail came");
 }
 
 must(await client.auth.signUp({ email, password }));
-must(await client.auth.verifyOtp({ type: "email", token_hash: newestMail().token_hash }));
+must(await client.auth.verifyOtp({ type: "email", token_hash: (await newestMail("signup")).token_hash }));
 console.log("signed-up");
 const { session } = must(await client.auth.signInWithPassword({ email, password }));
 console.log("signed-in");
@@ -37,7 +42,7 @@ const other = createClient(SUPABASE_URL, SUPABASE_ANON_KEY, options);
 if (!must(await other.auth.signInAnonymously()).user.is_anonymous) throw new Error("not anonymous");
 console.log("anonymous");
 must(await client.auth.resetPasswordForEmail(email));
-must(await client.auth.verifyOtp({ type: "recovery", token_hash: newestMail().token_hash }));
+must(await client.auth.verifyOtp({ type: "recovery", token_hash: (await newestMail("recovery")).token_hash }));
 must(await client.auth.updateUser({ password: "another long password" }));
 console.log("reset");
 must(await client.auth.signOut());

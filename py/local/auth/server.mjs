@@ -1,6 +1,6 @@
 // Supabase-compatible auth for the local platform: the auth part of @supabase/lite on a schema
 // `auth` that is there already. Takes paths with or without /auth/v1. Settings come from the
-// environment: DATABASE_URL, JWT_SECRET, SITE_URL, EXTERNAL_URL, OUTBOX, PORT, CONFIRM_EMAIL.
+// environment: DATABASE_URL, JWT_SECRET, SITE_URL, EXTERNAL_URL, PORT, CONFIRM_EMAIL.
 import { serve } from "@hono/node-server";
 import { App } from "@supabase/lite";
 import { createPostgresConnection } from "@supabase/lite/postgres";
@@ -9,7 +9,7 @@ import pg from "pg";
 import { checkedBody, refuse } from "./requests.mjs";
 import { correctedService } from "./service.mjs";
 
-const { DATABASE_URL, JWT_SECRET, SITE_URL, EXTERNAL_URL, OUTBOX, PORT, CONFIRM_EMAIL } = process.env;
+const { DATABASE_URL, JWT_SECRET, SITE_URL, EXTERNAL_URL, PORT, CONFIRM_EMAIL } = process.env;
 
 // node-postgres in place of lite's own driver, which dies with the first connection that the
 // server ends (github.com/porsager/postgres/issues/1208) and stores jsonb encoded twice.
@@ -30,6 +30,9 @@ pool.on("error", (error) => console.error(`database: ${error.message}`));
 const connection = createPostgresConnection({ url: DATABASE_URL }); // lazy: it never connects
 connection.kysely = new Kysely({ dialect: new PostgresDialect({ pool }) });
 
+// The send-email hook of config.toml, as Supabase Auth calls it.
+const sendEmail = (event) => pool.query("select notify.send_auth_email($1)", [JSON.stringify(event)]);
+
 // app.ensureSystemSchema() is never called: lite then runs no DDL and leaves auth.uid() alone.
 const app = new App({
   connection,
@@ -48,7 +51,7 @@ const app = new App({
   },
   options: {
     server: {
-      middlewares: [correctedService({ jwtSecret: JWT_SECRET, externalUrl: EXTERNAL_URL, outbox: OUTBOX })],
+      middlewares: [correctedService({ jwtSecret: JWT_SECRET, externalUrl: EXTERNAL_URL, sendEmail })],
       apiKeys: false,
       disableStudio: true,
     },

@@ -2,7 +2,6 @@
 // service object that it builds for each request. It relies on that object's methods, so the
 // package is pinned to one version.
 import { createHash, createHmac, randomInt, randomUUID } from "node:crypto";
-import { appendFile } from "node:fs/promises";
 
 const base64url = (text) => Buffer.from(text).toString("base64url");
 
@@ -11,20 +10,13 @@ function sign(claims, secret) {
   return `${signed}.${createHmac("sha256", secret).update(signed).digest("base64url")}`;
 }
 
-/** Sends no mail: each becomes a line of JSON in the outbox, with the link it would carry. */
-function outboxMailer({ outbox, externalUrl }, redirectTo) {
-  const send = (type) => async (to, tokenHash, token) => {
-    const query = new URLSearchParams({ token: tokenHash, type, redirect_to: redirectTo });
-    const mail = {
-      at: new Date().toISOString(),
-      to,
-      type,
-      token,
-      token_hash: tokenHash,
-      link: `${externalUrl}/verify?${query}`,
-    };
-    await appendFile(outbox, `${JSON.stringify(mail)}\n`, { mode: 0o600 });
-  };
+/** Sends no mail itself: each goes to the send-email hook, with what Supabase Auth would give it. */
+function hookedMailer({ sendEmail }, redirectTo) {
+  const send = (email_action_type) => (to, token_hash, token) =>
+    sendEmail({
+      user: { email: to },
+      email_data: { email_action_type, token, token_hash, redirect_to: redirectTo },
+    });
   return {
     sendConfirmation: send("signup"),
     sendRecovery: send("recovery"),
@@ -47,7 +39,7 @@ export function correctedService(settings) {
     );
     AuthError ??= await service.signInWithPassword().catch((error) => error.constructor);
 
-    service.mailer = outboxMailer(settings, service.resolveEmailRedirect(context.req.query("redirect_to")));
+    service.mailer = hookedMailer(settings, service.resolveEmailRedirect(context.req.query("redirect_to")));
     service.mapUserToResponse = (user, identities, kind) => ({
       ...lite.mapUserToResponse(user, identities, kind),
       is_anonymous: user.is_anonymous,
