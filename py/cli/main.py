@@ -7,7 +7,25 @@ import sys
 import typer
 
 from ..errors import RowhouseError, UsageError
-from . import audit, database, doctor, ledger, local, members, new, plans, policies, trash, users, work, workspaces
+from . import (
+    audit,
+    database,
+    digests,
+    doctor,
+    jobs,
+    ledger,
+    local,
+    mail,
+    members,
+    new,
+    plans,
+    policies,
+    schedules,
+    trash,
+    users,
+    work,
+    workspaces,
+)
 from .output import print_error
 
 app = typer.Typer(
@@ -37,6 +55,10 @@ app.add_typer(plans.app, name="plans")
 app.add_typer(audit.app, name="audit")
 app.add_typer(trash.app, name="trash")
 app.add_typer(ledger.app, name="ledger")
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(schedules.app, name="schedules")
+app.add_typer(digests.app, name="digests")
+app.add_typer(mail.app, name="mail")
 app.command("work")(work.work)
 app.command("doctor")(doctor.doctor)
 

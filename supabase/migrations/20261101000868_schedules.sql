@@ -192,9 +192,11 @@ declare
     known ops.schedules := ops.schedule_named(pause_schedule.name);
 begin
     update ops.schedules s set is_paused = pause_schedule.paused, scheduled_at = ops.now() where s.name = known.name;
-    if to_regprocedure('cron.alter_job(bigint,text,text,text,text,boolean)') is not null then
-        execute 'select cron.alter_job(j.jobid, active := $2) from cron.job j where j.jobname = $1'
-        using known.name, not pause_schedule.paused;
+    if to_regprocedure('cron.schedule(text,text,text)') is not null then
+        perform cron.unschedule(j.jobname) from cron.job j where j.jobname = known.name;
+        if not pause_schedule.paused then
+            perform cron.schedule(known.name, known.timing, ops.cron_command(known));
+        end if;
     end if;
     perform audit.write(
         case when pause_schedule.paused then 'schedules.pause' else 'schedules.resume' end, null, 'schedules', known.name

@@ -420,7 +420,8 @@ as $$
         )
     end
 $$;
-comment on function notify.due_at(notify.wishes, timestamptz) is 'When what happens now is to be mailed; null for never.';
+comment on function notify.due_at(notify.wishes, timestamptz) is
+'When what happens now is to be mailed; null for never.';
 
 create function notify.emit(
     workspace_id uuid, kind text, subject_id uuid default null, payload jsonb default '{}',

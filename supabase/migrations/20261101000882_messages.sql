@@ -56,7 +56,8 @@ begin
     return block;
 end
 $$;
-comment on function notify.padded(bytea, integer) is 'A key of up to 64 bytes with a pad of HMAC (RFC 2104) laid over it.';
+comment on function notify.padded(bytea, integer) is
+'A key of up to 64 bytes with a pad of HMAC (RFC 2104) laid over it.';
 
 insert into notify.settings (inner_key, outer_key)
 select notify.padded(secret.key, 54), notify.padded(secret.key, 92)
@@ -430,7 +431,8 @@ as $$
         'List-Unsubscribe', '<' || unsubscribe_headers.url || '>', 'List-Unsubscribe-Post', 'List-Unsubscribe=One-Click'
     )
 $$;
-comment on function notify.unsubscribe_headers(text) is 'The headers by which a mail program unsubscribes with one click.';
+comment on function notify.unsubscribe_headers(text) is
+'The headers by which a mail program unsubscribes with one click.';
 
 create function notify.unsubscribe(token text, is_confirmed boolean) returns jsonb
 language plpgsql security definer
@@ -501,7 +503,8 @@ begin
     );
 end
 $$;
-comment on function notify.body_of(notify.messages) is 'A message as its provider''s API takes it: Resend''s or Twilio''s.';
+comment on function notify.body_of(notify.messages) is
+'A message as its provider''s API takes it: Resend''s or Twilio''s.';
 
 create function notify.take(batch_id uuid) returns jsonb
 language plpgsql security definer
@@ -645,6 +648,29 @@ comment on function notify.refused(uuid, text, boolean) is
 'The provider did not take a batch, for now or for good: a batch of many is split, one by itself has failed. Returns
 waiting, split or failed.';
 
+create function notify.resend(message_id uuid) returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    again notify.messages;
+begin
+    update notify.messages m
+    set
+        batch_id = gen_random_uuid(), state = 'pending', first_attempt_at = null, settled_at = null, provider_id = null,
+        attempts = 0
+    where m.id = resend.message_id and m.state in ('failed', 'suppressed')
+    returning * into again;
+    if not found then
+        return false;
+    end if;
+    perform jobs.enqueue('notify.send', jsonb_build_object('batch_id', again.batch_id), again.workspace_id);
+    return true;
+end
+$$;
+comment on function notify.resend(uuid) is
+'Sends a message that failed or was suppressed as if it were a new one; false for any other. For operators.';
+
 create function notify.receive(id text, event jsonb) returns boolean
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -697,4 +723,5 @@ begin
 end
 $$;
 comment on function notify.maintain() is
-'Clears what is older than settings.keep_days: notifications, messages and events; returns how many messages. Run daily.';
+'Clears what is older than settings.keep_days: notifications, messages and events; returns how many messages. Run
+daily.';

@@ -1,5 +1,6 @@
 -- Why: what the house tells of: members, tasks, tickets, payments, limits and suspensions; the mails that are strictly
---      needed, Supabase Auth's own among them; and the SMS of a finished repair. An adopter's tables do it the same way.
+--      needed, Supabase Auth's own among them; and the SMS of a finished repair. An adopter's tables do it the same
+--      way.
 -- Locks: adds triggers to invitations, members, tasks, ticket_status_changes, transactions, usage_counters and
 --      suspended_workspaces (briefly).
 -- Workers: need not stop.
@@ -215,17 +216,14 @@ for each row when (new.from_status is not null) execute function notify.tell_of_
 -- Money and limits ---------------------------------------------------------------------------
 
 create function notify.amount(minor_units bigint, currency text) returns text
-language sql immutable parallel safe
+language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-    -- ISO 4217: these have no minor unit, these a thousandth, all others a hundredth.
-    select case
-        when amount.currency in ('BIF', 'CLP', 'DJF', 'GNF', 'ISK', 'JPY', 'KMF', 'KRW', 'PYG', 'RWF', 'UGX', 'VND', 'VUV', 'XAF', 'XOF', 'XPF')
-            then amount.minor_units::text
-        when amount.currency in ('BHD', 'IQD', 'JOD', 'KWD', 'LYD', 'OMR', 'TND')
-            then trim_scale(amount.minor_units / 1000.0)::numeric(20, 3)::text
-        else (amount.minor_units / 100.0)::numeric(20, 2)::text
-    end
+    select round(
+        amount.minor_units / power(10::numeric, coalesce(c.minor_digits, 2)), coalesce(c.minor_digits, 2)::integer
+    )::text
+    from (select 1) as one
+    left join ledger.currencies c on c.code = amount.currency
 $$;
 comment on function notify.amount(bigint, text) is 'An amount of minor units as people write it, without the currency.';
 
@@ -340,7 +338,8 @@ begin
     return new;
 end
 $$;
-comment on function notify.tell_of_suspension() is 'Trigger: tells a workspace and mails its owners that it is suspended.';
+comment on function notify.tell_of_suspension() is
+'Trigger: tells a workspace and mails its owners that it is suspended.';
 
 create trigger suspended_workspaces_tell before insert on authz.suspended_workspaces
 for each row execute function notify.tell_of_suspension();

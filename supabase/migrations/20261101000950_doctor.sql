@@ -318,6 +318,39 @@ end
 $$;
 comment on function ops.server_findings() is 'What is wrong with the server under the house: version, clock, pg_cron.';
 
+create function ops.job_findings() returns table (severity text, subject text, finding text, hint text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    select
+        'error', k.kind, 'it runs in Postgres, and the function that would run it is gone',
+        'Create its handler, and call jobs.declare_kind() again.'
+    from jobs.kinds k
+    where
+        k.executor = 'postgres'
+        and (jobs.handler_of(k) is null or to_regproc('jobs.' || jobs.runner_name(k.kind)) is null)
+    union all
+    select
+        'error', e.relation::text, format('the trigger that enqueues jobs %s is gone or off', e.kind),
+        'Call jobs.on_event() again, or jobs.drop_event().'
+    from jobs.table_events e
+    where not exists (
+        select from pg_trigger t
+        where t.tgrelid = e.relation and t.tgname = e.trigger_name and t.tgenabled in ('O', 'A')
+    )
+    union all
+    select
+        'warning', s.name, format('its last run failed: %s', s.last_error), 'rowhouse schedules run runs it again.'
+    from ops.schedules s
+    where s.failed_at >= s.started_at
+    union all
+    select
+        'warning', a.subject, format('%s: %s, and %s is too much', a.alarm, round(a.value::numeric, 2), a.threshold), a.hint
+    from jobs.current_alarms() a
+$$;
+comment on function ops.job_findings() is
+'Jobs that nobody can run, events that ask for none, schedules that failed, alarms.';
+
 create function ops.doctor() returns table (severity text, subject text, finding text, hint text)
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -327,5 +360,7 @@ as $$
     select * from ops.access_findings()
     union all
     select * from ops.data_findings()
+    union all
+    select * from ops.job_findings()
 $$;
 comment on function ops.doctor() is 'Whether this database is sound: no rows if it is. For operators.';

@@ -1,1 +1,2 @@
-drop function ops.doctor(), ops.server_findings(), ops.data_findings(), ops.access_findings();
+drop function
+ops.doctor(), ops.job_findings(), ops.server_findings(), ops.data_findings(), ops.access_findings();
