@@ -261,7 +261,8 @@ def list_digests(connection: Connection, *, email: str | None = None, limit: int
     """The digests there were, the newest first, and what became of their mails."""
     return fetch_rows(
         connection,
-        "select d.built_at, p.email, d.frequency, d.period, d.item_count as items, coalesce(m.state, 'cleared') as mail "
+        "select d.built_at, p.email, d.frequency, d.period, d.item_count as items, "
+        "coalesce(m.state, 'cleared') as mail "
         "from notify.digests d join public.profiles p on p.id = d.user_id "
         "left join notify.messages m on m.id = d.message_id "
         "where (%(email)s::text is null or lower(p.email) = lower(%(email)s)) "

@@ -145,3 +145,24 @@ def make_task(
         [workspace, project, title],
     )
     return task
+
+
+def make_customer(connection: psycopg.Connection[Any], workspace: uuid.UUID, **more: Any) -> uuid.UUID:
+    """Makes a customer as the database's owner; `more` are columns."""
+    values = {"workspace_id": workspace, "name": "C", **more}
+    customer: uuid.UUID = one(
+        connection,
+        f"insert into public.customers ({', '.join(values)}) values ({', '.join(['%s'] * len(values))}) returning id",
+        list(values.values()),
+    )
+    return customer
+
+
+def make_ticket(connection: psycopg.Connection[Any], workspace: uuid.UUID, customer: uuid.UUID) -> uuid.UUID:
+    """Makes a ticket as the database's owner."""
+    ticket: uuid.UUID = one(
+        connection,
+        "insert into public.tickets (workspace_id, customer_id, device) values (%s, %s, 'Phone') returning id",
+        [workspace, customer],
+    )
+    return ticket

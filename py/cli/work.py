@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import signal
 import sys
 from pathlib import Path
@@ -114,6 +115,8 @@ def _run(pool: Any, worker: Any) -> bool:
             os._exit(128 + number)
         worker.stop()
 
+    # For whoever wonders what it is doing: kill -USR1 prints where each thread is.
+    faulthandler.register(signal.SIGUSR1)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     try:
