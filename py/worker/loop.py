@@ -162,6 +162,14 @@ class Worker:
         self.report.contact()
         return rows
 
+    def _recover(self, failures: int) -> None:
+        """Replaces the connections that broke, all at once, and waits the longer the more often this was called."""
+        self.stopping.wait(min(5.0, 0.1 * 2.0**failures))
+        try:
+            self.pool.check()
+        except (psycopg.Error, PoolTimeout) as error:
+            self.report.trouble("reconnect", error)
+
     def _register(self) -> None:
         declarations = [kind.declaration for kind in self.kinds.values() if kind.declaration]
         self._ask("select jobs.register(%s)", [Jsonb(declarations)])
@@ -197,7 +205,7 @@ class Worker:
             except (psycopg.Error, PoolTimeout) as error:
                 failures += 1
                 self.report.trouble("claim", error)
-                self.stopping.wait(min(10.0, 0.2 * 2**failures))
+                self._recover(failures)
                 continue
             if jobs:
                 self._take(jobs, begun)
@@ -288,7 +296,7 @@ class Worker:
                     continue
             except (psycopg.Error, PoolTimeout) as error:
                 self.report.trouble("execute", error)
-                self.stopping.wait(1.0)
+                self._recover(1)
             if self.settings.once or self.settings.drain:
                 return
             self.postgres_awake.wait(self.settings.poll)
@@ -306,7 +314,7 @@ class Worker:
                 self.results.extendleft(reversed(untold))
                 if self.stopped.is_set():
                     return
-                time.sleep(0.5)
+                self._recover(1)
                 self.settled.set()
 
     def _tell(self, batch: list[Result]) -> list[Result]:

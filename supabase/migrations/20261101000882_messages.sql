@@ -96,7 +96,9 @@ create table notify.brands (
     references public.workspaces (id) on delete cascade,
     constraint brands_name_is_a_name check (name ~ '^[^[:cntrl:]<>"\\]{1,80}$'),
     constraint brands_colour_is_one check (colour ~ '^#[0-9a-fA-F]{6}$'),
-    constraint brands_logo_url_is_one check (logo_url ~ '^https://[^\s<>"]{1,500}$')
+    constraint brands_logo_url_is_one check (
+        logo_url ~ '^https://[^\s<>"]+$' and length(logo_url) <= 500
+    )
 );
 alter table notify.brands enable row level security;
 create policy brands_nobody on notify.brands using (false);
