@@ -11,9 +11,13 @@ from typing import Any
 from ..settings import setting
 from .kinds import GiveUpError, RetryError
 
-TIMEOUT_SECONDS = 20
 Delivery = dict[str, Any]
 Accepted = list[dict[str, str]]
+
+
+def timeout() -> float:
+    """Seconds after which a provider's silence is no answer: ROWHOUSE_PROVIDER_TIMEOUT, 20 without it."""
+    return float(setting("ROWHOUSE_PROVIDER_TIMEOUT") or 20)
 
 
 class Pace:
@@ -96,7 +100,7 @@ def send_email(delivery: Delivery) -> Accepted:
 def _resend_client() -> Any:
     from resend import RequestsClient
 
-    return RequestsClient(timeout=TIMEOUT_SECONDS)
+    return RequestsClient(timeout=timeout())  # type: ignore[arg-type]
 
 
 def _of_resend(error: Any) -> RetryError | GiveUpError:
@@ -153,4 +157,4 @@ def _twilio_client(account: str | None, token: str | None, url: str | None) -> A
             address = url_.replace("https://api.twilio.com", url.rstrip("/")) if url else url_
             return super().request(method, address, *arguments, **named)
 
-    return Client(account, token, http_client=Http(timeout=TIMEOUT_SECONDS))
+    return Client(account, token, http_client=Http(timeout=timeout()))

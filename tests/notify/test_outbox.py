@@ -13,13 +13,15 @@ from ..races import Connection
 from .told import declare, emit, messages, prefer, work_off
 
 
-def write(connection: Connection, to: str = "a@example.com", subject: str = "S", **more: object) -> uuid.UUID:
+def write(
+    connection: Connection, to: str = "a@example.com", subject: str = "S", channel: str = "email", **more: object
+) -> uuid.UUID:
     """Writes a message; returns its batch."""
     named = "".join(f", {name} => %({name})s" for name in more)
     message = one(
         connection,
         f"select notify.write_message(%(channel)s, 'test', %(to)s, row(%(subject)s, '<p>H</p>', 'T')::notify.rendered{named})",
-        {"channel": "email", "to": to, "subject": subject, **more},
+        {"channel": channel, "to": to, "subject": subject, **more},
     )
     batch: uuid.UUID = one(connection, "select batch_id from notify.messages where id = %s", [message])
     return batch
@@ -143,7 +145,7 @@ def test_events_in_any_order_lead_to_the_same(
 
     def tell() -> None:
         for n, kind in enumerate(events):
-            body = {"type": kind, "data": {"email_id": name, "bounce": {"type": "Permanent", "message": "gone"}}}
+            body: Row = {"type": kind, "data": {"email_id": name, "bounce": {"type": "Permanent", "message": "gone"}}}
             if kind != "email.bounced":
                 del body["data"]["bounce"]
             for _ in range(2):
