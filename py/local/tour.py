@@ -93,6 +93,19 @@ class Tour:
             time.sleep(0.05)
         raise StepError(f"a message to {address} arrives")
 
+    def providers(self, **faults: Any) -> None:
+        """Has what stands in for Resend (email) and Twilio (sms) fail from now on."""
+        import httpx
+
+        httpx.post(f"{self.state.providers['TWILIO_API_URL']}/faults", json=faults).raise_for_status()
+
+    def sql(self, statement: str) -> None:
+        """Runs a statement as the database's owner."""
+        import psycopg
+
+        with psycopg.connect(self.state.database_url) as connection:
+            connection.execute(statement.encode())
+
     def operator(self, *arguments: str) -> Any:
         """Runs the command line as an operator would; returns its JSON."""
         command = [sys.executable, "-m", "rowhouse.cli", *arguments, "--json"]
@@ -144,10 +157,16 @@ class Tour:
         _, error = gus.try_(gus.client.rpc("accept_invitation", {"token": invitation["token"]}))
         self.check(error is not None and error.code == "invitation_for_another", "a found token is of no use")
         self.say("Gus", "rpc accept_invitation(the token he found)", f"refused: {error.message}")
-        vic.client.rpc("accept_invitation", {"token": invitation["token"]}).execute()
+        mail = self.mail_to(vic.email, "invites you")
+        self.check(invitation["token"] in mail["link"], "the invitation was mailed")
+        vic.client.rpc("accept_invitation", {"token": mail["link"].partition("#")[2]}).execute()
         mine = vic.client.rpc("my_workspaces").execute().data
         self.check([row["slug"] for row in mine] == ["acme"], "Vic is in Acme")
-        self.say("Vic", "rpc accept_invitation(token)", f"is {mine[0]['role']} of {mine[0]['name']}")
+        self.say(
+            "Vic",
+            "opens the link in the mail: rpc accept_invitation(token)",
+            f"is {mine[0]['role']} of {mine[0]['name']}",
+        )
         _, error = vic.try_(vic.client.rpc("accept_invitation", {"token": invitation["token"]}))
         self.check(error is not None and error.code == "invitation_used", "an invitation works once")
         self.say("Vic", "rpc accept_invitation(token) once more", f"refused: {error.message}")
@@ -192,6 +211,19 @@ class Tour:
         self.say("Ada", "inserts Viking again", f"{usage['used']} of {usage['max']} projects")
 
         repair.walk(self, ada, acme)
+
+        self.section("What happened is told")
+        seen = vic.client.table("notifications").select("kind,title").execute().data
+        self.check(any(row["kind"] == "ticket.status_changed" for row in seen), "Vic was told of the ticket")
+        unread = vic.client.rpc("unread_notification_count").execute().data
+        self.say("Vic", "selects notifications", f"{unread} unread, such as: {seen[-1]['title']}")
+        preview = self.operator("digests", "preview", vic.email)
+        self.check(len(preview) == 1 and "payments received" in preview[0]["body"], "his digest waits")
+        lines = [line for line in preview[0]["body"].splitlines() if line.startswith("- ")]
+        self.say("You", f"rowhouse digests preview {vic.email}", f"{preview[0]['subject']}: {'; '.join(lines[:3])}")
+        stats = self.operator("jobs", "stats")[0]["queues"]
+        done = sum(row["completed_in_the_last_hour"] for row in stats)
+        self.say("You", "rowhouse jobs stats", f"{done} jobs done, {sum(row['failed'] for row in stats)} failed")
 
         self.section("A removed member's token is still valid, and worth nothing")
         ada.client.rpc("remove_member", {"workspace_id": acme["id"], "user_id": vic.id}).execute()
