@@ -415,10 +415,12 @@ class Worker:
                     self.awake.set()
                     self.postgres_awake.set()
                     while not self.stopping.is_set():
-                        for notice in connection.notifies(timeout=5.0, stop_after=1):
+                        for notice in connection.notifies(timeout=5.0):
                             (self.postgres_awake if notice.payload.startswith("postgres ") else self.awake).set()
                         if not self.stopping.is_set():
+                            # Is it still there? And what came between two looks is found by looking.
                             connection.execute("select 1")
+                            self.awake.set()
             except psycopg.Error as error:
                 self.report.trouble("listen", error)
                 self.stopping.wait(2.0)
