@@ -111,4 +111,5 @@ grant execute on function jobs.release(uuid, bigint[], double precision) to rowh
 grant usage on schema notify to rowhouse_worker;
 grant execute on function notify.take(uuid) to rowhouse_worker;
 grant execute on function notify.accepted(uuid, jsonb) to rowhouse_worker;
-grant execute on function notify.refused(uuid, text, boolean) to rowhouse_worker;
+grant execute on function notify.refused(uuid, text, boolean, boolean) to rowhouse_worker;
+grant execute on function notify.taken_before(uuid, text) to rowhouse_worker;

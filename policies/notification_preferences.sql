@@ -5,21 +5,21 @@ grant select, insert, update, delete on public.notification_preferences to servi
 
 drop policy if exists notification_preferences_select on public.notification_preferences;
 create policy notification_preferences_select on public.notification_preferences for select to authenticated
-using (user_id = (select authz.user_id()));
+using (user_id = any (array(select authz.user_id() limit authz.refuse_estimates())));
 comment on policy notification_preferences_select on public.notification_preferences is 'Everybody their own.';
 
 drop policy if exists notification_preferences_insert on public.notification_preferences;
 create policy notification_preferences_insert on public.notification_preferences for insert to authenticated
-with check (user_id = (select authz.user_id()));
+with check (user_id = any (array(select authz.user_id() limit authz.refuse_estimates())));
 comment on policy notification_preferences_insert on public.notification_preferences is 'Everybody their own.';
 
 drop policy if exists notification_preferences_update on public.notification_preferences;
 create policy notification_preferences_update on public.notification_preferences for update to authenticated
-using (user_id = (select authz.user_id()))
-with check (user_id = (select authz.user_id()));
+using (user_id = any (array(select authz.user_id() limit authz.refuse_estimates())))
+with check (user_id = any (array(select authz.user_id() limit authz.refuse_estimates())));
 comment on policy notification_preferences_update on public.notification_preferences is 'Everybody their own.';
 
 drop policy if exists notification_preferences_delete on public.notification_preferences;
 create policy notification_preferences_delete on public.notification_preferences for delete to authenticated
-using (user_id = (select authz.user_id()));
+using (user_id = any (array(select authz.user_id() limit authz.refuse_estimates())));
 comment on policy notification_preferences_delete on public.notification_preferences is 'Everybody their own.';

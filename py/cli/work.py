@@ -77,12 +77,12 @@ def work(
         in_postgres=in_postgres, once=once, drain=drain, listen_url=setting("DIRECT_URL") or url,
     )  # fmt: skip
     report = Report(log)
-    pool = ConnectionPool(
-        url,
-        # Behind a pooler a session is not ours to prepare statements in.
-        kwargs={"autocommit": True, "prepare_threshold": None, "application_name": "rowhouse work"},
-        min_size=2, max_size=6 + concurrency, timeout=10, open=False, num_workers=2,
-    )  # fmt: skip
+    # Behind a pooler a session is not ours to prepare statements in.
+    options = {"autocommit": True, "prepare_threshold": None, "application_name": "rowhouse work"}
+    pool, handlers_pool = (
+        ConnectionPool(url, kwargs=options, min_size=least, max_size=most, timeout=10, open=False, num_workers=2)
+        for least, most in ((3, 5), (1, concurrency + 2))
+    )
     server: Any = None
     try:
         if port is not None:
@@ -90,7 +90,7 @@ def work(
                 server = report.serve(port, host)
             except OSError as error:
                 raise UsageError(f"Port {port} of {host}: {error.strerror}.", "Choose another --port.") from None
-        is_clean = _run(pool, Worker(pool, registry, settings, report))
+        is_clean = _run((pool, handlers_pool), Worker(pool, registry, settings, report, handlers_pool))
     finally:
         if server is not None:
             server.shutdown()
@@ -102,7 +102,7 @@ def work(
         os._exit(1)
 
 
-def _run(pool: Any, worker: Any) -> bool:
+def _run(pools: tuple[Any, Any], worker: Any) -> bool:
     import psycopg
     from psycopg_pool import PoolTimeout
 
@@ -120,7 +120,8 @@ def _run(pool: Any, worker: Any) -> bool:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     try:
-        pool.open(wait=True, timeout=30)
+        for pool in pools:
+            pool.open(wait=True, timeout=30)
     except PoolTimeout:
         raise RowhouseError("The database cannot be reached.", "Check WORKER_DATABASE_URL or DATABASE_URL.") from None
     try:
@@ -128,4 +129,5 @@ def _run(pool: Any, worker: Any) -> bool:
     except psycopg.Error as error:
         raise from_postgres(error) from error
     finally:
-        pool.close(timeout=5)
+        for pool in pools:
+            pool.close(timeout=5)

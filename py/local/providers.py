@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -193,7 +194,10 @@ class Handler(BaseHTTPRequestHandler):
         if not re.fullmatch(r"\+[1-9]\d{6,14}", form.get("To", "")):
             return 400, {"code": 21211, "message": "Invalid 'To' Phone Number", "status": 400, "more_info": ""}
         name = "SM" + uuid.uuid4().hex
-        text = {"sid": name, "to": form["To"], "from": form.get("From"), "body": form.get("Body"), "status": "queued"}
+        text = {
+            "sid": name, "to": form["To"], "from": form.get("From"), "body": form.get("Body"), "status": "queued",
+            "date_created": formatdate(usegmt=True), "date_sent": None,
+        }  # fmt: skip
         self.memory.texts.append(text)
         self.memory.keep(channel="sms", to=form["To"], sender=form.get("From"), subject="", text=form.get("Body", ""))
         return 201, text

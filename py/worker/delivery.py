@@ -28,8 +28,11 @@ def send(job: Job) -> None:
             raise
         return
     except RetryError as error:
-        _ask(job, "select notify.refused(%s, %s, false)", [batch, str(error)])
+        _ask(job, "select notify.refused(%s, %s, false, %s)", [batch, str(error), error.counts])
         raise
+    except providers.KnownError as error:
+        _ask(job, "select notify.taken_before(%s, %s)", [batch, str(error)])
+        return
     _ask(job, "select notify.accepted(%s, %s)", [batch, Jsonb(accepted)])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -22,9 +23,12 @@ class RetryError(RowhouseError):
     no attempt at all: nothing was tried, or the provider only asked to wait.
     """
 
-    def __init__(self, message: str, seconds: float | None = None, *, counts: bool = True) -> None:
+    def __init__(self, message: str, seconds: float | timedelta | None = None, *, counts: bool = True) -> None:
         super().__init__(message)
-        self.seconds = seconds
+        given = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
+        if given is not None and not 0 <= given < math.inf:
+            raise ValueError(f"{seconds!r} is no time to wait")
+        self.seconds = given
         self.counts = counts
 
 

@@ -6,6 +6,7 @@ Threads, because what they do is wait for the network. Four kinds of them beside
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import threading
@@ -25,7 +26,12 @@ from .kinds import GiveUpError, Job, Registry, RetryError
 from .report import Report
 
 UNKNOWN_KIND_SECONDS = 30.0
-CLAIM = "select * from jobs.claim(%s, %s, %s, %s)"
+# The payload as text: what cannot be read is the fault of one job, and found when that one is run.
+CLAIM = """
+select c.id, c.kind, c.queue, c.workspace_id, c.payload::text, c.attempt, c.max_attempts, c.timeout, c.lease,
+    c.enqueued_at
+from jobs.claim(%s, %s, %s, %s) c
+"""
 
 
 @dataclass
@@ -63,6 +69,16 @@ class Result:
     retry_in: float | None = None
     is_permanent: bool = False
     released: bool = False
+    is_told: bool = False
+
+
+def _words(error: BaseException) -> str:
+    """What an error says, as far as Postgres can keep it."""
+    try:
+        text = str(error)
+    except Exception:
+        text = "it cannot say what went wrong"
+    return text.replace("\0", "").encode("utf-8", "replace").decode()[:10_000]
 
 
 @dataclass
@@ -75,10 +91,17 @@ class Running:
 
 
 class Worker:
-    """Runs until `stop()` is called; see Settings for what else ends it."""
+    """Runs until `stop()` is called; see Settings for what else ends it.
 
-    def __init__(self, pool: ConnectionPool[Any], kinds: Registry, settings: Settings, report: Report) -> None:
+    `handlers_pool` is for the handlers, so that those that hang there leave the worker its own connections.
+    """
+
+    def __init__(
+        self, pool: ConnectionPool[Any], kinds: Registry, settings: Settings, report: Report,
+        handlers_pool: ConnectionPool[Any] | None = None,
+    ) -> None:  # fmt: skip
         self.pool, self.kinds, self.settings, self.report = pool, kinds, settings, report
+        self.handlers_pool = handlers_pool or pool
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.queue: deque[Job] = deque()
         self.results: deque[Result] = deque()
@@ -87,6 +110,7 @@ class Worker:
         self.stopping, self.stopped = threading.Event(), threading.Event()
         self.work, self.settled, self.awake = threading.Event(), threading.Event(), threading.Event()
         self.postgres_awake = threading.Event()
+        self.is_broken = False
         self.finished_lately: deque[tuple[float, int]] = deque(maxlen=50)
 
     # The outside -----------------------------------------------------------------------------
@@ -100,10 +124,11 @@ class Worker:
     def run(self) -> bool:
         """Works until there is a reason to end; False if something was still running when the grace was over."""
         self._register()
-        threads = [threading.Thread(target=self._settle, name="settle"), self._daemon(self._keep_leases, "leases")]
-        threads += [self._daemon(self._listen, "listen")]
+        settle = self._thread(self._settle, "settle", daemon=False)
+        in_postgres = self._thread(self._run_in_postgres, "postgres", daemon=False)
+        threads = [settle, self._thread(self._keep_leases, "leases"), self._thread(self._listen, "listen")]
         if self.settings.in_postgres:
-            threads.append(threading.Thread(target=self._run_in_postgres, name="postgres"))
+            threads.append(in_postgres)
         for thread in threads:
             thread.start()
         for _ in range(self.settings.concurrency):
@@ -111,14 +136,25 @@ class Worker:
         self.report.started(self.name, self.settings)
         try:
             self._claim()
+            if self.settings.drain and self.settings.in_postgres:
+                in_postgres.join()
         finally:
             self.stop()
             is_clean = self._wind_down(threads)
             self.report.stopped(is_clean)
-        return is_clean
+        return is_clean and not self.is_broken
 
-    def _daemon(self, work: Callable[[], None], name: str) -> threading.Thread:
-        return threading.Thread(target=work, name=name, daemon=True)
+    def _thread(self, work: Callable[[], None], name: str, *, daemon: bool = True) -> threading.Thread:
+        def guarded() -> None:
+            try:
+                work()
+            except BaseException as error:
+                # A worker with a part missing would go on and lose track: better that it ends, and is started again.
+                self.report.trouble(name, error)
+                self.is_broken = True
+                self.stop()
+
+        return threading.Thread(target=guarded, name=name, daemon=daemon)
 
     def _start_runner(self) -> None:
         place = Running()
@@ -126,24 +162,27 @@ class Worker:
         threading.Thread(target=self._run_jobs, args=[place], name="runner", daemon=True).start()
 
     def _wind_down(self, threads: Iterable[threading.Thread]) -> bool:
-        self._release_unbegun()
         deadline = time.monotonic() + self.settings.grace
-        while any(place.job and not place.abandoned for place in self.running) and time.monotonic() < deadline:
+        while True:
+            self._release_unbegun(0)
+            busy = any(place.job and not place.abandoned for place in self.running)
+            if (not busy and not self.leases and not self.results) or time.monotonic() >= deadline or self.is_broken:
+                break
             time.sleep(0.01)
-        is_clean = not any(place.job and not place.abandoned for place in self.running)
-        self._release_unbegun()
+        is_clean = not self.leases and not self.results
         self.stopped.set()
         self.work.set()
         self.settled.set()
         for thread in threads:
             if not thread.daemon:
                 thread.join(max(1.0, deadline - time.monotonic()))
-        return is_clean and not self.results
+        return is_clean
 
-    def _release_unbegun(self) -> None:
-        while self.queue:
+    def _release_unbegun(self, keep: int) -> None:
+        """Gives back what was not begun, the last first, but for so many."""
+        while len(self.queue) > keep:
             try:
-                self._hand_in(Result(self.queue.pop(), 0.0, released=True))
+                self._hand_in(Result(self.queue.pop(), 0.0, retry_in=0.0, released=True))
             except IndexError:
                 break
 
@@ -152,13 +191,13 @@ class Worker:
     @contextmanager
     def connect(self) -> Iterator[psycopg.Connection[Any]]:
         """A connection of the pool; each statement its own transaction unless the caller opens one."""
-        with self.pool.connection(timeout=10) as connection:
+        with self.handlers_pool.connection(timeout=10) as connection:
             yield connection
 
     def _ask(self, query: str, parameters: list[Any], *, factory: Any = None) -> list[Any]:
-        with self.connect() as connection:
+        with self.pool.connection(timeout=10) as connection:
             cursor = connection.cursor(binary=True, row_factory=factory or psycopg.rows.tuple_row)
-            rows = cursor.execute(query.encode(), parameters).fetchall()
+            rows: list[Any] = cursor.execute(query.encode(), parameters).fetchall()
         self.report.contact()
         return rows
 
@@ -179,8 +218,9 @@ class Worker:
     def _size(self) -> int:
         """As many as are likely to be done within a quarter of a second, so that no job waits in a busy worker."""
         now = time.monotonic()
-        done = sum(count for at, count in self.finished_lately if at > now - 1.0)
-        since = min((at for at, _ in self.finished_lately if at > now - 1.0), default=now)
+        lately = [(at, count) for at, count in list(self.finished_lately) if at > now - 1.0]
+        done = sum(count for _, count in lately)
+        since = min((at for at, _ in lately), default=now)
         rate = done / max(now - since, 0.05)
         wanted = max(self.settings.concurrency, int(rate / 4))
         return max(1, min(self.settings.batch, wanted))
@@ -190,6 +230,8 @@ class Worker:
         while not self.stopping.is_set():
             size = self._size()
             if len(self.queue) > size // 2 or (self.queue and self.settings.once):
+                # Slower than it looked: what waits here would wait less elsewhere.
+                self._release_unbegun(max(2 * size, 4 * self.settings.concurrency))
                 self.awake.wait(0.002)
                 self.awake.clear()
                 continue
@@ -247,16 +289,17 @@ class Worker:
             try:
                 job = self.queue.popleft()
             except IndexError:
-                self.work.clear()
-                if not self.queue:
+                if self.work.is_set():
+                    self.work.clear()
                     self.awake.set()
+                if not self.queue:
                     self.work.wait(1.0)
                 continue
             begun = time.monotonic()
             lease = self.leases.get(job.lease)
             if lease is None or begun >= lease.deadline:
                 # Stopped, or cut off, for longer than the lease: it is somebody else's by now.
-                self._hand_in(Result(job, 0.0, released=True))
+                self._hand_in(Result(job, 0.0, retry_in=0.0, released=True))
                 continue
             place.job, place.begun = job, begun
             result = self._attempt(job, begun)
@@ -270,13 +313,18 @@ class Worker:
             # A newer project enqueued it, and a newer worker will know it.
             return Result(job, 0.0, released=True, retry_in=UNKNOWN_KIND_SECONDS, error="unknown kind")
         try:
+            job.payload = json.loads(str(job.payload))
+        except (ValueError, RecursionError) as error:
+            return Result(job, 0.0, f"the payload cannot be read: {error}", is_permanent=True)
+        try:
             kind.handler(job)
         except RetryError as error:
-            return Result(job, time.monotonic() - begun, str(error), error.seconds, released=not error.counts)
+            return Result(job, time.monotonic() - begun, _words(error), error.seconds, released=not error.counts)
         except GiveUpError as error:
-            return Result(job, time.monotonic() - begun, str(error), is_permanent=True)
-        except Exception as error:
-            return Result(job, time.monotonic() - begun, f"{type(error).__name__}: {error}")
+            return Result(job, time.monotonic() - begun, _words(error), is_permanent=True)
+        except BaseException as error:
+            # SystemExit too: a job does not end its worker.
+            return Result(job, time.monotonic() - begun, f"{type(error).__name__}: {_words(error)}")
         return Result(job, time.monotonic() - begun)
 
     def _hand_in(self, result: Result) -> None:
@@ -297,6 +345,7 @@ class Worker:
             except (psycopg.Error, PoolTimeout) as error:
                 self.report.trouble("execute", error)
                 self._recover(1)
+                continue
             if self.settings.once or self.settings.drain:
                 return
             self.postgres_awake.wait(self.settings.poll)
@@ -327,14 +376,12 @@ class Worker:
             lease = self.leases.get(token)
             try:
                 self._tell_of(token, results)
-            except (psycopg.OperationalError, PoolTimeout) as error:
+            except (psycopg.Error, PoolTimeout) as error:
+                # A server that restarts, or only reads for a while: the lease says for how long to try.
                 self.report.trouble("settle", error)
                 if lease is not None and time.monotonic() < lease.deadline:
                     untold += results
                     continue
-            except psycopg.Error as error:
-                # What it cannot take now it will not take later: the lease runs out, and the attempt has failed.
-                self.report.trouble("settle", error)
             if lease is not None:
                 lease.open -= len(results)
                 if lease.open <= 0:
@@ -346,10 +393,18 @@ class Worker:
         return untold
 
     def _tell_of(self, token: UUID, results: list[Result]) -> None:
-        done = [r.job.id for r in results if r.error is None and not r.released]
+        """Completed ones first: nothing that is wrong with the others may have them run again."""
+        done = [r.job.id for r in results if r.error is None and not r.released and not r.is_told]
         failed = [r for r in results if r.error is not None and not r.released]
-        for delay in {r.retry_in or 0.0 for r in results if r.released}:
-            given = [r.job.id for r in results if r.released and (r.retry_in or 0.0) == delay]
+        if done:
+            count = self._ask("select jobs.complete(%s, %s)", [token, done])[0][0]
+            if count < len(done):
+                self.report.lost(len(done) - count)
+            # Told once: what follows may fail and be told again.
+            for result in results:
+                result.is_told = result.is_told or (result.error is None and not result.released)
+        for delay in {r.retry_in for r in results if r.released}:
+            given = [r.job.id for r in results if r.released and r.retry_in == delay]
             self._ask("select jobs.release(%s, %s, %s)", [token, given, delay])
         if failed:
             failures = [
@@ -357,10 +412,6 @@ class Worker:
                 for r in failed
             ]
             self._ask("select * from jobs.fail(%s, %s)", [token, Jsonb(failures)])
-        if done:
-            count = self._ask("select jobs.complete(%s, %s)", [token, done])[0][0]
-            if count < len(done):
-                self.report.lost(len(done) - count)
 
     # Leases --------------------------------------------------------------------------------------
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
+from ..errors import RowhouseError
 from ..settings import setting
 from .kinds import GiveUpError, RetryError
 
@@ -18,6 +19,10 @@ Accepted = list[dict[str, str]]
 def timeout() -> float:
     """Seconds after which a provider's silence is no answer: ROWHOUSE_PROVIDER_TIMEOUT, 20 without it."""
     return float(setting("ROWHOUSE_PROVIDER_TIMEOUT") or 20)
+
+
+class KnownError(RowhouseError):
+    """The provider has taken this batch before, under the same key, as it was then."""
 
 
 class Pace:
@@ -61,7 +66,8 @@ resend_pace = Pace()
 def send_email(delivery: Delivery) -> Accepted:
     """Hands mails to Resend, one or a batch of up to 100, under the batch's id as idempotency key.
 
-    Returns [{"id", "provider_id"}]. Raises GiveUpError for what Resend will never take, RetryError for the rest.
+    Returns [{"id", "provider_id"}]. Raises GiveUpError for what Resend will never take, KnownError for a batch that it
+    took before in another form, RetryError for the rest.
     https://resend.com/docs/dashboard/emails/idempotency-keys
     """
     import resend
@@ -69,7 +75,7 @@ def send_email(delivery: Delivery) -> Accepted:
 
     key = setting("RESEND_API_KEY")
     if not key:
-        raise RetryError("RESEND_API_KEY is not set: mails wait", 300)
+        raise RetryError("RESEND_API_KEY is not set: mails wait", 300, counts=False)
     resend.api_key = key
     resend.api_url = setting("RESEND_API_URL") or "https://api.resend.com"
     resend.default_http_client = _resend_client()
@@ -103,12 +109,13 @@ def _resend_client() -> Any:
     return RequestsClient(timeout=timeout())  # type: ignore[arg-type]
 
 
-def _of_resend(error: Any) -> RetryError | GiveUpError:
+def _of_resend(error: Any) -> RowhouseError:
     """What the SDK's error means for the batch: a key that is wrong today may be right tomorrow, a body never."""
     code = int(error.code) if str(error.code).isdecimal() else 500
     message = f"Resend: {code} {error.error_type}: {error.message}"
-    is_body = code in (400, 413, 422) or (code == 409 and error.error_type == "invalid_idempotent_request")
-    return GiveUpError(message) if is_body else RetryError(message)
+    if error.error_type == "invalid_idempotent_request":
+        return KnownError(message)
+    return GiveUpError(message) if code in (400, 413, 422) else RetryError(message)
 
 
 def send_sms(delivery: Delivery) -> Accepted:
@@ -120,7 +127,7 @@ def send_sms(delivery: Delivery) -> Accepted:
     try:
         from twilio.base.exceptions import TwilioRestException
     except ImportError:
-        raise RetryError("Twilio's SDK is not installed: pip install rowhouse[sms]", 300) from None
+        raise RetryError("Twilio's SDK is not installed: pip install rowhouse[sms]", 300, counts=False) from None
     from requests import RequestException
 
     client = _twilio_client(setting("TWILIO_ACCOUNT_SID"), setting("TWILIO_AUTH_TOKEN"), setting("TWILIO_API_URL"))
@@ -128,9 +135,11 @@ def send_sms(delivery: Delivery) -> Accepted:
     body = message["body"]
     try:
         if not delivery["is_first"]:
-            since = datetime.fromisoformat(delivery["first_attempt_at"])
-            for known in client.messages.list(to=body["To"], date_sent_after=since.replace(microsecond=0), limit=50):
-                if known.body == body["Body"]:
+            # By the time it was made, with room for clocks that differ: one that is queued has no time of sending yet.
+            since = datetime.fromisoformat(delivery["first_attempt_at"]) - timedelta(minutes=5)
+            for known in client.messages.list(to=body["To"], limit=50):
+                is_ours = known.body == body["Body"] and known.from_ == body["From"]
+                if is_ours and (known.date_created is None or known.date_created >= since):
                     return [{"id": message["id"], "provider_id": str(known.sid)}]
         sent = client.messages.create(to=body["To"], from_=body["From"], body=body["Body"])
     except TwilioRestException as error:
@@ -146,7 +155,7 @@ def send_sms(delivery: Delivery) -> Accepted:
 @cache
 def _twilio_client(account: str | None, token: str | None, url: str | None) -> Any:
     if not account or not token:
-        raise RetryError("TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN are not set: SMS wait", 300)
+        raise RetryError("TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN are not set: SMS wait", 300, counts=False)
     from twilio.http.http_client import TwilioHttpClient
     from twilio.rest import Client
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
@@ -56,7 +57,7 @@ class Report:
         self.contact_at = time.monotonic()
         self.last_contact.set_to_current_time()
 
-    def trouble(self, call: str, error: Exception) -> None:
+    def trouble(self, call: str, error: BaseException) -> None:
         self.troubles.labels(call).inc()
         lines = str(error).strip().splitlines()
         self._say("trouble", call=call, error=lines[0][:500] if lines else type(error).__name__)
@@ -93,7 +94,8 @@ class Report:
 
     def _write(self, text: str) -> None:
         if text:
-            with self.lock:
+            # Whoever read the log may be gone; the work goes on.
+            with self.lock, suppress(OSError, ValueError):
                 self.stream.write(text)
                 self.stream.flush()
 

@@ -65,7 +65,9 @@ begin
             using hint = format('Run %L from outside, at %s.', ops.cron_command(made), schedule.timing);
         return false;
     end if;
-    perform cron.schedule(schedule.name, schedule.timing, ops.cron_command(made));
+    if not made.is_paused then
+        perform cron.schedule(schedule.name, schedule.timing, ops.cron_command(made));
+    end if;
     return true;
 end
 $$;
@@ -105,6 +107,12 @@ end
 $$;
 comment on function ops.schedule_named(text) is 'A schedule; answers 404 if there is none of that name.';
 
+create function ops.is_paused(name text) returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$ select coalesce((select s.is_paused from ops.schedules s where s.name = is_paused.name), false) $$;
+comment on function ops.is_paused(text) is 'Whether the operator has stopped a schedule.';
+
 create function ops.beat(name text, started timestamptz, finished timestamptz, error text default null) returns void
 language sql
 set search_path = pg_catalog, pg_temp
@@ -140,7 +148,7 @@ begin
         perform ops.beat(run_schedule.name, begun, clock_timestamp());
         return true;
     exception
-        when query_canceled or others then
+        when query_canceled or assert_failure or others then
             get stacked diagnostics complaint = message_text;
             perform ops.beat(run_schedule.name, begun, clock_timestamp(), format('%s: %s', sqlstate, complaint));
             raise warning '% failed: %', run_schedule.name, complaint;

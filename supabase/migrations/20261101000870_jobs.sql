@@ -51,6 +51,7 @@ create table jobs.kinds (
     backoff interval not null default interval '5 seconds',
     max_backoff interval not null default interval '1 hour',
     description text not null default '',
+    is_registered boolean not null default false,
     constraint kinds_pkey primary key (kind),
     constraint kinds_kind_is_well_formed check (kind ~ '^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*$' and length(kind) <= 63),
     constraint kinds_executor_is_known check (executor in ('postgres', 'worker')),
@@ -79,6 +80,7 @@ comment on column jobs.kinds.max_attempts is 'After so many it has failed for go
 comment on column jobs.kinds.backoff is 'About how long after the first failure it is tried again; doubles each time.';
 comment on column jobs.kinds.max_backoff is 'The longest wait between two attempts.';
 comment on column jobs.kinds.description is 'What it does.';
+comment on column jobs.kinds.is_registered is 'Whether a worker declared it, rather than a migration.';
 
 -- Payloads -----------------------------------------------------------------------------------
 
@@ -111,6 +113,14 @@ begin
                 or jsonb_typeof(argument) <> 'number'
         end) then
             return format('%s in the schema%s means nothing', quote_literal(keyword), schema_flaw.path);
+        end if;
+        if keyword = 'pattern' then
+            begin
+                perform '' ~ (argument #>> '{}');
+            exception
+                when invalid_regular_expression then
+                    return format('the pattern in the schema%s is none', schema_flaw.path);
+            end;
         end if;
         if keyword = 'items' then
             flaw := jobs.schema_flaw(argument, schema_flaw.path || ' of items');
@@ -372,6 +382,7 @@ comment on table jobs.history_other is 'What was finished on days that have no p
 create function jobs.ensure_partition(day date) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'
 as $$
 declare
     name text := 'history_' || to_char(ensure_partition.day, 'YYYY_MM_DD');
@@ -384,14 +395,19 @@ begin
     ) then
         return;
     end if;
-    execute format(
-        'create table jobs.%I partition of jobs.history for values from (%L) to (%L)', name,
-        ensure_partition.day::timestamp at time zone 'UTC', (ensure_partition.day + 1)::timestamp at time zone 'UTC'
-    );
+    -- Attached when it is there: whoever reads or writes history waits for less.
+    execute format('create table jobs.%I (like jobs.history including all)', name);
     execute format(
         'alter table jobs.%1$I enable row level security; create policy %2$I on jobs.%1$I using (false)',
         name, name || '_nobody'
     );
+    execute format(
+        'alter table jobs.history attach partition jobs.%I for values from (%L) to (%L)', name,
+        ensure_partition.day::timestamp at time zone 'UTC', (ensure_partition.day + 1)::timestamp at time zone 'UTC'
+    );
+exception
+    -- Somebody reads for long. Nobody waits behind us: days are made in advance, and this runs again.
+    when lock_not_available then null;
 end
 $$;
 comment on function jobs.ensure_partition(date) is 'Makes the partition of a day, if it is not there.';
@@ -399,6 +415,7 @@ comment on function jobs.ensure_partition(date) is 'Makes the partition of a day
 create function jobs.maintain() returns bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'
 as $$
 declare
     today date := (ops.now() at time zone 'UTC')::date;
@@ -415,15 +432,19 @@ begin
             i.inhparent = 'jobs.history'::regclass and c.relname ~ '^history_\d{4}_\d\d_\d\d$'
             and to_date(right(c.relname, 10), 'YYYY_MM_DD') < oldest
     loop
-        execute format('drop table %s', expired);
-        dropped := dropped + 1;
+        begin
+            execute format('drop table %s', expired);
+            dropped := dropped + 1;
+        exception
+            when lock_not_available then null;
+        end;
     end loop;
     delete from jobs.history_other h where h.finished_at < oldest::timestamp at time zone 'UTC';
     return dropped;
 end
 $$;
 comment on function jobs.maintain() is
-'Makes the partitions of the days to come, drops those past settings.history_days; returns how many. Run daily.';
+'Makes the partitions of the days to come, drops those past settings.history_days; returns how many. Run hourly.';
 
 select jobs.maintain();
 
@@ -560,7 +581,7 @@ begin
         -- The one that waits takes the newer payload, and the earlier time.
         do update
         set
-            payload = excluded.payload, priority = least(j.priority, excluded.priority),
+            payload = excluded.payload, attempts = 0, priority = least(j.priority, excluded.priority),
             run_at = least(j.run_at, excluded.run_at), is_due = j.is_due or excluded.is_due
         returning j.id into made;
     end if;

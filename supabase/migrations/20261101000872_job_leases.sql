@@ -170,10 +170,25 @@ language sql volatile
 set search_path = pg_catalog, pg_temp
 as $$
     -- Doubling, and spread over half of it: those that failed together do not come back together.
-    select least(known.max_backoff, known.backoff * power(2, least(backoff.attempts - 1, 40))) * (0.75 + random() / 2)
+    select make_interval(
+        secs => least(
+            extract(epoch from known.max_backoff)::double precision,
+            extract(epoch from known.backoff)::double precision * power(2, least(backoff.attempts - 1, 40))
+        ) * (0.75 + random() / 2)
+    )
 $$;
 comment on function jobs.backoff(jobs.kinds, bigint) is
 'How long to wait after so many attempts: exponential, with jitter.';
+
+create function jobs.delay(seconds double precision) returns interval
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select make_interval(
+        secs => case when delay.seconds between 0 and 604800 then delay.seconds when delay.seconds > 0 then 604800 else 0 end
+    )
+$$;
+comment on function jobs.delay(double precision) is 'So many seconds, but at most a week, and never less than none.';
 
 create function jobs.settle(lease uuid, settled bigint) returns void
 language sql
@@ -188,6 +203,7 @@ comment on function jobs.settle(uuid, bigint) is 'Counts jobs of a lease as sett
 create function jobs.put_back(job jobs.jobs, run_at timestamptz, attempts bigint, error text) returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'
 as $$
 declare
     moment timestamptz := ops.now();
@@ -200,6 +216,14 @@ begin
     where j.id = job.id;
     return true;
 exception
+    when lock_not_available then
+        -- A twin is being enqueued in a transaction that is still open. Nobody waits for it: this one loses its key.
+        update jobs.jobs j
+        set
+            state = 'pending', lease = null, attempts = put_back.attempts, run_at = put_back.run_at, dedupe_key = null,
+            is_due = put_back.run_at <= moment, last_error = coalesce(put_back.error, j.last_error)
+        where j.id = job.id;
+        return true;
     when unique_violation then
         with gone as (delete from jobs.jobs j where j.id = job.id returning j.*)
         insert into jobs.history (
@@ -264,9 +288,24 @@ begin
             select j.* from jobs.jobs j where j.id = any (expired.job_ids) and j.lease = expired.token
             order by j.id for update
         loop
-            perform jobs.fail_one(
-                job, format('the lease ran out: %s died, stalled or was cut off', expired.worker), null, false
-            );
+            -- No job may keep others from being claimed, whatever is wrong with it.
+            begin
+                if expired.worker ~ '^postgres ' and cardinality(expired.job_ids) > 1 then
+                    -- One of them took the others along. It does not count, and each is tried by itself next.
+                    perform jobs.put_back(
+                        job, ops.now() + interval '1 second', job.attempts - 1,
+                        format('the lease ran out: %s died with it and others', expired.worker)
+                    );
+                else
+                    perform jobs.fail_one(
+                        job, format('the lease ran out: %s died, stalled or was cut off', expired.worker), null, false
+                    );
+                end if;
+            exception
+                when others then
+                    update jobs.jobs j set state = 'failed', lease = null, failed_at = ops.now(), last_error = sqlerrm
+                    where j.id = job.id;
+            end;
             reaped := reaped + 1;
         end loop;
         delete from jobs.leases l where l.token = expired.token;
@@ -305,10 +344,15 @@ begin
     if cardinality(ids) = 0 then
         return null;
     end if;
+    if lease_of.executor = 'postgres' and cardinality(ids) > 1 then
+        -- What died with others is tried alone, so that it takes nobody along again.
+        select case when count(*) = 0 then ids else array[min(j.id)] end into ids from jobs.jobs j
+        where j.id = any (ids) and j.last_error like 'the lease ran out: postgres %';
+    end if;
     insert into jobs.leases (token, worker, expires_at, open_count, job_ids)
     values (
         token, left(coalesce(lease_of.worker, session_user::text), 200),
-        moment + make_interval(secs => lease_of.seconds), cardinality(ids), ids
+        moment + jobs.delay(lease_of.seconds), cardinality(ids), ids
     );
     update jobs.jobs j
     set state = 'processing', lease = token, attempts = j.attempts + 1, started_at = moment
@@ -342,7 +386,7 @@ begin
     return query
     select
         j.id, j.kind, j.queue, j.workspace_id, j.payload, j.attempts, j.max_attempts,
-        extract(epoch from k.timeout)::double precision, j.lease, j.enqueued_at
+        coalesce(extract(epoch from k.timeout), 60)::double precision, j.lease, j.enqueued_at
     from jobs.leases l
     join jobs.jobs j on j.id = any (l.job_ids)
     left join jobs.kinds k on k.kind = j.kind
@@ -362,7 +406,7 @@ as $$
 begin
     perform set_config('synchronous_commit', 'off', true);
     return query
-    update jobs.leases l set expires_at = ops.now() + make_interval(secs => heartbeat.seconds)
+    update jobs.leases l set expires_at = ops.now() + jobs.delay(heartbeat.seconds)
     where l.token = any (heartbeat.leases) and l.expires_at >= ops.now()
     returning l.token;
 end
@@ -383,7 +427,8 @@ declare
     by_whom text;
     completed bigint;
 begin
-    select l.worker into by_whom from jobs.leases l where l.token = complete.lease;
+    -- The lease first, then its jobs: so does whoever takes them back.
+    select l.worker into by_whom from jobs.leases l where l.token = complete.lease for update;
     with gone as (
         delete from jobs.jobs j where j.id = any (complete.ids) and j.lease = complete.lease returning j.*
     )
@@ -417,6 +462,7 @@ declare
     job jobs.jobs;
     settled bigint := 0::bigint;
 begin
+    perform l.token from jobs.leases l where l.token = fail.lease for update;
     for failure in
         select f.id, f.error, f.retry_in, f.is_permanent
         from jsonb_to_recordset(fail.failures)
@@ -427,7 +473,7 @@ begin
         continue when not found;
         fail.id := job.id;
         fail.state := jobs.fail_one(
-            job, coalesce(failure.error, 'it did not say why'), make_interval(secs => failure.retry_in),
+            job, coalesce(failure.error, 'it did not say why'), case when failure.retry_in is not null then jobs.delay(failure.retry_in) end,
             coalesce(failure.is_permanent, false)
         );
         settled := settled + 1;
@@ -451,10 +497,18 @@ declare
     released bigint := 0::bigint;
     queues text[] := '{}'::text[];
 begin
+    perform l.token from jobs.leases l where l.token = release.lease for update;
     for job in
         select j.* from jobs.jobs j where j.id = any (release.ids) and j.lease = release.lease order by j.id for update
     loop
-        perform jobs.put_back(job, ops.now() + make_interval(secs => release.seconds), job.attempts - 1, null);
+        perform jobs.put_back(
+            job,
+            ops.now() + coalesce(
+                jobs.delay(release.seconds),
+                (select jobs.backoff(k, 1) from jobs.kinds k where k.kind = job.kind), interval '1 minute'
+            ),
+            job.attempts - 1, null
+        );
         released := released + 1;
         if release.seconds <= 0 and job.queue <> all (queues) then
             queues := queues || job.queue;
@@ -466,4 +520,5 @@ begin
 end
 $$;
 comment on function jobs.release(uuid, bigint[], double precision) is
-'Gives jobs of a lease back that were not begun, for so many seconds; the attempt is not counted. Returns how many.';
+'Gives jobs of a lease back that were not begun, for so many seconds, or for the kind''s own backoff if that is null;
+the attempt is not counted. Returns how many.';

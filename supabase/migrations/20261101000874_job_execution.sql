@@ -7,7 +7,7 @@
 create function jobs.runner_name(kind text) returns text
 language sql immutable parallel safe
 set search_path = pg_catalog, pg_temp
-as $$ select 'run_' || replace(runner_name.kind, '.', '__') $$;
+as $$ select 'run_' || left(replace(runner_name.kind, '.', '_'), 40) || '_' || left(md5(runner_name.kind), 8) $$;
 comment on function jobs.runner_name(text) is 'The name of the function that runs a kind''s jobs in Postgres.';
 
 create function jobs.handler_of(known jobs.kinds) returns regprocedure
@@ -54,13 +54,16 @@ begin
                 'application_name', 'rowhouse job until ' || (extract(epoch from clock_timestamp()) + %2$s)::bigint, true
             );
             perform set_config('rowhouse.actor', 'job:' || %3$L || ':' || job.id, true);
+            set constraints all deferred;
             perform %4$s(job);
+            -- What is checked at commit is checked now: it is this job's fault, not its batch's.
+            set constraints all immediate;
             done := done || job.id;
         exception
             when query_canceled then
                 failures := failures || jsonb_build_object('id', job.id, 'error', 'it was cancelled: it may take %2$s seconds');
                 is_over := true;
-            when others then
+            when assert_failure or others then
                 get stacked diagnostics complaint = message_text, context = pg_exception_context;
                 failures := failures || jsonb_build_object(
                     'id', job.id, 'error', format('%%s: %%s (%%s)', sqlstate, complaint, split_part(context, E'\n', 1))
@@ -127,7 +130,12 @@ begin
         payload_schema = excluded.payload_schema, timeout = excluded.timeout, max_attempts = excluded.max_attempts,
         backoff = excluded.backoff, max_backoff = excluded.max_backoff, description = excluded.description
     returning k.* into declared;
-    if declared.executor = 'postgres' then
+    -- What waits goes to whoever runs it from now on.
+    update jobs.jobs j set executor = declared.executor
+    where j.kind = declared.kind and j.executor <> declared.executor and j.state <> 'processing';
+    if declared.executor <> 'postgres' then
+        execute format('drop function if exists jobs.%I(uuid, bigint[], timestamptz)', jobs.runner_name(declared.kind));
+    else
         if jobs.handler_of(declared) is null then
             perform jobs.refuse(
                 format('kind %s: there is no function %s(jobs.jobs)', declared.kind, declared.handler),
@@ -157,13 +165,16 @@ begin
         cross join lateral jsonb_populate_record(
             jsonb_populate_record(
                 null::jobs.kinds,
-                '{"queue": "default", "priority": 100, "payload_schema": {}, "timeout": "1 minute", "max_attempts": 5,
+                '{"is_registered": true, "queue": "default", "priority": 100, "payload_schema": {}, "timeout": "1 minute", "max_attempts": 5,
                 "backoff": "5 seconds", "max_backoff": "1 hour", "description": ""}'
             ), e.value
         ) as r
     loop
-        if exists (select from jobs.kinds k where k.kind = given.kind and k.executor <> 'worker') then
-            perform jobs.refuse(format('kind %s runs in Postgres', given.kind), 'Give the worker''s another name.');
+        if exists (select from jobs.kinds k where k.kind = given.kind and not k.is_registered) then
+            perform jobs.refuse(
+                format('kind %s was declared by a migration', given.kind),
+                'Change it there; the worker''s function takes is_declared_in_sql=True.'
+            );
         end if;
         -- A worker that starts changes nothing where nothing is new.
         continue when exists (
@@ -180,6 +191,7 @@ begin
             given.kind, 'worker', coalesce(given.handler, given.kind), given.queue, given.priority, given.payload_schema,
             given.timeout, given.max_attempts, given.backoff, given.max_backoff, given.description
         );
+        update jobs.kinds k set is_registered = true where k.kind = given.kind;
         registered := registered + 1;
     end loop;
     return registered;
@@ -187,7 +199,7 @@ end
 $$;
 comment on function jobs.register(jsonb) is
 'Declares the kinds that a worker was given, an array of objects with the columns of jobs.kinds; returns how many were
-new or have changed. Kinds that run in Postgres are not a worker''s to declare.';
+new or have changed. Kinds that migrations declared are not a worker''s to change.';
 
 create function jobs.drop_kind(kind text) returns void
 language plpgsql
@@ -271,6 +283,9 @@ declare
     token uuid;
 begin
     -- No search_path is set, since a procedure that sets one cannot commit: every name says its schema.
+    if ops.is_paused('rowhouse-jobs') then
+        return;
+    end if;
     perform ops.beat('rowhouse-jobs', pg_catalog.clock_timestamp(), null);
     commit;
     loop

@@ -41,6 +41,16 @@ $$;
 comment on function jobs.enqueue_for_row() is
 'Trigger: enqueues a job of the kind named in its arguments, {"event", "table", "id", "workspace_id"}.';
 
+create function jobs.event_trigger(event text, kind text) returns text
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select format(
+        'job_%s_%s_%s', event_trigger.event, left(replace(event_trigger.kind, '.', '_'), 40), left(md5(event_trigger.kind), 8)
+    )
+$$;
+comment on function jobs.event_trigger(text, text) is 'The name of the trigger that enqueues jobs of a kind.';
+
 create function jobs.on_event(
     relation regclass, event text, kind text, columns text[] default null, condition text default null
 ) returns void
@@ -65,7 +75,7 @@ begin
         select from pg_attribute a
         where a.attrelid = on_event.relation and a.attname = 'deleted_at' and not a.attisdropped
     ) into has_trash;
-    trigger_name := left(format('job_%s_%s', on_event.event, replace(on_event.kind, '.', '_')), 63);
+    trigger_name := jobs.event_trigger(on_event.event, on_event.kind);
     if on_event.event = 'delete' and has_trash then
         conditions := conditions || 'old.deleted_at is null and new.deleted_at is not null'::text;
     elsif on_event.event = 'update' and on_event.columns is not null then
@@ -105,7 +115,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    name text := left(format('job_%s_%s', drop_event.event, replace(drop_event.kind, '.', '_')), 63);
+    name text := jobs.event_trigger(drop_event.event, drop_event.kind);
 begin
     execute format('drop trigger if exists %I on %s', name, drop_event.relation);
     delete from jobs.table_events t where t.relation = drop_event.relation and t.trigger_name = name;

@@ -176,6 +176,24 @@ comment on column public.notification_hours.updated_at is 'When it last changed.
 create trigger notification_hours_touch before update on public.notification_hours
 for each row execute function tenancy.touch();
 
+-- Whatever was stored before anybody looked.
+update public.profiles set time_zone = 'UTC'
+where not exists (select from pg_timezone_names where pg_timezone_names.name = profiles.time_zone);
+
+create function notify.zone(time_zone text) returns text
+language plpgsql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform now() at time zone zone.time_zone;
+    return coalesce(zone.time_zone, 'UTC');
+exception
+    -- One that this server does not know, or not any more, must not keep anybody from working.
+    when invalid_parameter_value then return 'UTC';
+end
+$$;
+comment on function notify.zone(text) is 'A time zone that can be reckoned with: the one given, or UTC.';
+
 create function notify.check_time_zone() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -262,8 +280,11 @@ create table public.notifications (
     read_at timestamptz,
     created_at timestamptz not null default ops.now(),
     constraint notifications_pkey primary key (workspace_id, id),
-    constraint notifications_are_a_members foreign key (workspace_id, recipient_id)
-    references public.workspace_members (workspace_id, user_id) on delete cascade,
+    -- Not to the membership: who tells would wait for who leaves, and then fail. A trigger clears up instead.
+    constraint notifications_belong_to_a_workspace foreign key (workspace_id)
+    references public.workspaces (id) on delete cascade,
+    constraint notifications_are_somebodys foreign key (recipient_id)
+    references public.profiles (id) on delete cascade,
     constraint notifications_actor_exists foreign key (actor_id) references public.profiles (id) on delete set null,
     constraint notifications_kind_exists foreign key (kind) references public.notification_kinds (kind)
     on delete cascade
@@ -292,6 +313,20 @@ comment on column public.notifications.frequency is 'How it is mailed: immediate
 comment on column public.notifications.due_at is 'When it is to be mailed, alone or in a digest; null once it was.';
 comment on column public.notifications.read_at is 'When its recipient read it.';
 comment on column public.notifications.created_at is 'When it happened.';
+
+create function notify.forget_member() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    delete from public.notifications n where n.workspace_id = old.workspace_id and n.recipient_id = old.user_id;
+    return null;
+end
+$$;
+comment on function notify.forget_member() is 'Trigger: what a member was told goes with the membership.';
+
+create trigger workspace_members_forget after delete on public.workspace_members
+for each row execute function notify.forget_member();
 
 -- Realtime, where there is a publication for it: Supabase makes one.
 do $$
@@ -386,7 +421,7 @@ as $$
 declare
     wishes notify.wishes;
 begin
-    select coalesce(p.time_zone, 'UTC'), coalesce(h.digest_hour, 8), coalesce(h.digest_weekday, 1), h.quiet_from, h.quiet_until
+    select notify.zone(p.time_zone), coalesce(h.digest_hour, 8), coalesce(h.digest_weekday, 1), h.quiet_from, h.quiet_until
     into wishes.time_zone, wishes.digest_hour, wishes.digest_weekday, wishes.quiet_from, wishes.quiet_until
     from public.profiles p
     left join public.notification_hours h on h.user_id = p.id
@@ -556,20 +591,26 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     update public.notifications n
-    set frequency = (w.wishes).frequency, due_at = notify.due_at(w.wishes, ops.now())
+    set
+        frequency = (w.wishes).frequency,
+        due_at = case when not (w.wishes).is_muted then notify.due_at(w.wishes, ops.now()) end
     from (
-        select m.workspace_id, m.id, notify.wishes_of(reschedule.user_id, m.workspace_id, k) as wishes
+        select
+            m.workspace_id, m.id, m.frequency as before,
+            notify.wishes_of(reschedule.user_id, m.workspace_id, k) as wishes
         from public.notifications m
         join public.notification_kinds k on k.kind = m.kind
-        where
-            m.recipient_id = reschedule.user_id and m.due_at is not null and m.frequency <> 'immediately'
-            and m.read_at is null
+        where m.recipient_id = reschedule.user_id and m.due_at is not null and m.read_at is null
         offset 0
     ) as w
     where
         n.workspace_id = w.workspace_id and n.id = w.id
-        -- What is to come at once is told at once when it happens; later it goes into the next digest.
-        and (w.wishes).frequency <> 'immediately';
+        -- A mail of its own is asked for when it happens, or never: what has one waiting keeps it, unless nothing is to
+        -- come at all; what waits for a digest goes on waiting for one.
+        and case
+            when (w.wishes).is_muted or (w.wishes).frequency = 'never' then true
+            else w.before <> 'immediately' and (w.wishes).frequency <> 'immediately'
+        end;
 end
 $$;
 comment on function notify.reschedule(uuid) is 'Works out anew when what waits for a person''s digest is due.';

@@ -247,6 +247,19 @@ comment on function notify.compose(notify.look, text, text[], text, text, text, 
 
 -- The outbox ---------------------------------------------------------------------------------
 
+create function notify.is_address(channel text, word text) returns boolean
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select coalesce(
+        length(is_address.word) <= 320 and case is_address.channel
+            when 'email' then is_address.word ~ '^[^@\s[:cntrl:]<>",;]+@[^@\s[:cntrl:]<>",;]+$'
+            else is_address.word ~ '^\+[1-9]\d{6,14}$'
+        end, false
+    )
+$$;
+comment on function notify.is_address(text, text) is 'Whether a word can be written to, by mail or by SMS.';
+
 create table notify.suppressions (
     address text not null,
     reason text not null,
@@ -275,6 +288,7 @@ create table notify.messages (
     html text not null default '',
     body text not null,
     headers jsonb not null default '{}',
+    sender text,
     is_transactional boolean not null default false,
     has_secret boolean not null default false,
     state text not null default 'pending',
@@ -294,12 +308,7 @@ create table notify.messages (
     constraint messages_state_is_known check (
         state in ('pending', 'sending', 'sent', 'delivered', 'bounced', 'complained', 'suppressed', 'failed')
     ),
-    constraint messages_recipient_is_an_address check (
-        length(recipient) <= 320 and case channel
-            when 'email' then recipient ~ '^[^@\s[:cntrl:]<>",;]+@[^@\s[:cntrl:]<>",;]+$'
-            else recipient ~ '^\+[1-9]\d{6,14}$'
-        end
-    ),
+    constraint messages_recipient_is_an_address check (notify.is_address(channel, recipient)),
     constraint messages_subject_is_a_line check (length(subject) <= 300 and subject !~ '[[:cntrl:]]'),
     constraint messages_headers_are_lines check (
         jsonb_typeof(headers) = 'object' and headers::text !~ '\\[nrtbf]|\\u00[01]'
@@ -325,8 +334,9 @@ comment on column notify.messages.subject is 'The subject: one line.';
 comment on column notify.messages.html is 'The mail in HTML.';
 comment on column notify.messages.body is 'The mail in plain text, or the SMS.';
 comment on column notify.messages.headers is 'More headers: how to unsubscribe.';
+comment on column notify.messages.sender is 'Whom it says it is from; settled when it is first tried.';
 comment on column notify.messages.is_transactional is 'Whether it is strictly needed, so that nobody can unsubscribe.';
-comment on column notify.messages.has_secret is 'Whether it holds a token; then it is emptied once it was sent.';
+comment on column notify.messages.has_secret is 'Whether it holds a token; then it is emptied once it was sent, or never will be.';
 comment on column notify.messages.state is
 'pending, sending, sent, delivered, bounced, complained; suppressed where the address is not written to; or failed.';
 comment on column notify.messages.batch_id is
@@ -338,6 +348,22 @@ comment on column notify.messages.created_at is 'When it was written.';
 comment on column notify.messages.first_attempt_at is 'When it was first tried: providers remember keys for a day.';
 comment on column notify.messages.sent_at is 'When the provider took it.';
 comment on column notify.messages.settled_at is 'When it was delivered, bounced, suppressed or given up.';
+
+create function notify.forget_secret() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    new.html := '';
+    new.body := '[not kept]';
+    return new;
+end
+$$;
+comment on function notify.forget_secret() is 'Trigger: a token stays in the outbox no longer than it takes to send it.';
+
+create trigger messages_forget_secret before update of state on notify.messages
+for each row when (new.has_secret and new.state not in ('pending', 'sending'))
+execute function notify.forget_secret();
 
 create table notify.provider_events (
     id text not null,
@@ -482,28 +508,39 @@ comment on function notify.unsubscribe(text, boolean) is
 
 -- Sending ------------------------------------------------------------------------------------
 
-create function notify.body_of(message notify.messages) returns jsonb
+create function notify.sender_of(channel text, workspace_id uuid) returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    look notify.look := notify.look_of(message.workspace_id);
+    look notify.look := notify.look_of(sender_of.workspace_id);
     settings notify.settings;
 begin
     select s.* into settings from notify.settings s;
-    if message.channel = 'sms' then
-        return jsonb_build_object('From', settings.sms_sender, 'To', message.recipient, 'Body', message.body);
-    end if;
-    return jsonb_build_object(
-        'from', format(
+    return case
+        when sender_of.channel = 'sms' then settings.sms_sender
+        else format(
             '"%s" <%s>',
             case when look.name = settings.product_name then look.name else look.name || ' via ' || settings.product_name end,
             settings.sender_email
-        ),
-        'to', jsonb_build_array(message.recipient), 'subject', message.subject, 'html', message.html, 'text', message.body,
-        'headers', message.headers
-    );
+        )
+    end;
 end
+$$;
+comment on function notify.sender_of(text, uuid) is 'Whom a workspace''s messages are from.';
+
+create function notify.body_of(message notify.messages) returns jsonb
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select case
+        when message.channel = 'sms'
+            then jsonb_build_object('From', message.sender, 'To', message.recipient, 'Body', message.body)
+        else jsonb_build_object(
+            'from', message.sender, 'to', jsonb_build_array(message.recipient), 'subject', message.subject,
+            'html', message.html, 'text', message.body, 'headers', message.headers
+        )
+    end
 $$;
 comment on function notify.body_of(notify.messages) is
 'A message as its provider''s API takes it: Resend''s or Twilio''s.';
@@ -536,7 +573,9 @@ begin
         where m.batch_id = take.batch_id and m.state in ('pending', 'sending');
     end if;
     update notify.messages m
-    set state = 'sending', attempts = m.attempts + 1, first_attempt_at = coalesce(m.first_attempt_at, moment)
+    set
+        state = 'sending', attempts = m.attempts + 1, first_attempt_at = coalesce(m.first_attempt_at, moment),
+        sender = coalesce(m.sender, notify.sender_of(m.channel, m.workspace_id))
     where m.batch_id = take.batch_id and m.state in ('pending', 'sending');
     return jsonb_build_object(
         'batch_id', take.batch_id, 'channel', head.channel, 'is_first', head.first_attempt_at is null,
@@ -567,7 +606,7 @@ declare
 begin
     select m.* into told from notify.messages m where m.id = event.message_id for update;
     -- What came later may be told earlier: a complaint is not undone by a delivery.
-    if outcome is null or told.state in ('bounced', 'complained') or (told.state = 'delivered' and outcome <> 'complained') then
+    if outcome is null or told.state in ('bounced', 'complained') or (told.state = 'delivered' and outcome = 'failed') then
         return;
     end if;
     update notify.messages m
@@ -596,9 +635,7 @@ declare
 begin
     update notify.messages m
     set
-        state = 'sent', sent_at = ops.now(), provider_id = r.provider_id, last_error = null,
-        html = case when m.has_secret then '' else m.html end,
-        body = case when m.has_secret then '[sent, and not kept]' else m.body end
+        state = 'sent', sent_at = ops.now(), provider_id = r.provider_id, last_error = null
     from jsonb_to_recordset(accepted.results) as r (id uuid, provider_id text)
     where m.id = r.id and m.batch_id = accepted.batch_id and m.state = 'sending';
     get diagnostics settled = row_count;
@@ -616,7 +653,27 @@ $$;
 comment on function notify.accepted(uuid, jsonb) is
 'The provider took a batch: [{"id": message, "provider_id": "…"}]. Returns how many messages were under way.';
 
-create function notify.refused(batch_id uuid, error text, is_permanent boolean) returns text
+create function notify.taken_before(batch_id uuid, error text) returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    settled bigint;
+begin
+    -- Somebody of the batch was erased between two attempts, so that it is not the same any more. That the provider
+    -- knows its key shows that it was taken as it was.
+    update notify.messages m set state = 'sent', sent_at = ops.now(), last_error = left(taken_before.error, 2000)
+    where m.batch_id = taken_before.batch_id and m.state = 'sending';
+    get diagnostics settled = row_count;
+    return settled;
+end
+$$;
+comment on function notify.taken_before(uuid, text) is
+'The provider knows a batch''s idempotency key with other contents: it took the batch before. Returns how many messages
+that settles.';
+
+create function notify.refused(batch_id uuid, error text, is_permanent boolean, was_tried boolean default true)
+returns text
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -624,7 +681,12 @@ declare
     one notify.messages;
     total bigint;
 begin
-    update notify.messages m set last_error = left(refused.error, 2000)
+    update notify.messages m
+    set
+        last_error = left(refused.error, 2000),
+        -- What never left does not grow old.
+        attempts = m.attempts - case when refused.was_tried then 0 else 1 end,
+        first_attempt_at = case when refused.was_tried or m.attempts > 1 then m.first_attempt_at end
     where m.batch_id = refused.batch_id and m.state = 'sending';
     get diagnostics total = row_count;
     if not refused.is_permanent or total = 0 then
@@ -646,9 +708,9 @@ begin
     return 'split';
 end
 $$;
-comment on function notify.refused(uuid, text, boolean) is
-'The provider did not take a batch, for now or for good: a batch of many is split, one by itself has failed. Returns
-waiting, split or failed.';
+comment on function notify.refused(uuid, text, boolean, boolean) is
+'The provider did not take a batch, for now or for good: a batch of many is split, one by itself has failed; without
+was_tried it was not even asked. Returns waiting, split or failed.';
 
 create function notify.resend(message_id uuid) returns boolean
 language plpgsql
@@ -661,7 +723,7 @@ begin
     set
         batch_id = gen_random_uuid(), state = 'pending', first_attempt_at = null, settled_at = null, provider_id = null,
         attempts = 0
-    where m.id = resend.message_id and m.state in ('failed', 'suppressed')
+    where m.id = resend.message_id and m.state in ('failed', 'suppressed') and not m.has_secret
     returning * into again;
     if not found then
         return false;
@@ -671,7 +733,8 @@ begin
 end
 $$;
 comment on function notify.resend(uuid) is
-'Sends a message that failed or was suppressed as if it were a new one; false for any other. For operators.';
+'Sends a message that failed or was suppressed as if it were a new one; false for any other, and for those whose secret
+was not kept. For operators.';
 
 create function notify.receive(id text, event jsonb) returns boolean
 language plpgsql security definer
@@ -719,6 +782,15 @@ declare
 begin
     delete from notify.provider_events e where e.received_at < oldest;
     delete from public.notifications n where n.created_at < oldest;
+    -- Whose job has failed for good, or was discarded.
+    update notify.messages m
+    set state = 'failed', settled_at = ops.now(), last_error = coalesce(m.last_error, 'nobody tries it any more')
+    where
+        m.state in ('pending', 'sending') and m.created_at < ops.now() - interval '1 day'
+        and not exists (
+            select from jobs.jobs j
+            where j.kind = 'notify.send' and j.state <> 'failed' and j.payload ->> 'batch_id' = m.batch_id::text
+        );
     delete from notify.messages m where m.created_at < oldest and m.state not in ('pending', 'sending');
     get diagnostics gone = row_count;
     return gone;

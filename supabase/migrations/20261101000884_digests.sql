@@ -48,7 +48,21 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     batches uuid[] := notify.random_ids((jsonb_array_length(job.payload -> 'ids') + 99) / 100);
+    members uuid[];
 begin
+    -- All of a job are of one kind: it comes from one emit.
+    members := array(
+        select m.id
+        from (
+            select k.permission from public.notifications n
+            join public.notification_kinds k on k.kind = n.kind
+            where
+                n.workspace_id = (job.payload ->> 'workspace_id')::uuid
+                and n.id in (select u.id::uuid from jsonb_array_elements_text(job.payload -> 'ids') as u (id))
+            limit 1
+        ) as kind
+        cross join lateral authz.members_with((job.payload ->> 'workspace_id')::uuid, kind.permission) as m (id)
+    );
     insert into notify.messages (
         workspace_id, channel, kind, recipient, recipient_id, subject, html, body, headers, batch_id
     )
@@ -61,9 +75,16 @@ begin
             n.workspace_id, n.kind, n.recipient_id, p.email, notify.rendered_notification(n) as mail,
             row_number() over (order by n.id) as place
         from public.notifications n
-        join public.profiles p on p.id = n.recipient_id and p.email is not null
+        join public.profiles p on p.id = n.recipient_id and notify.is_address('email', p.email)
+        join public.notification_kinds k on k.kind = n.kind
         where
-            n.workspace_id = (job.payload ->> 'workspace_id')::uuid
+            -- Still a member, of a workspace that is still open, who still may see it, and has not said otherwise.
+            n.recipient_id = any (members)
+            and (
+                n.subject_id is null or not coalesce(notify.has_row_rules(k.relation), false)
+                or notify.may_see(n.recipient_id, k.relation, n.workspace_id, n.subject_id)
+            )
+            and n.workspace_id = (job.payload ->> 'workspace_id')::uuid
             and n.id in (select u.id::uuid from jsonb_array_elements_text(job.payload -> 'ids') as u (id))
             -- Whoever has seen it in the app meanwhile needs no mail.
             and n.read_at is null and n.due_at is not null and n.frequency = 'immediately'
@@ -99,10 +120,21 @@ create index digests_built_at on notify.digests (built_at);
 comment on table notify.digests is 'The digests there were: one for each person, frequency and period.';
 comment on column notify.digests.user_id is 'The person.';
 comment on column notify.digests.frequency is 'daily or weekly.';
-comment on column notify.digests.period is 'The day on which it was due, by the person''s own clock.';
+comment on column notify.digests.period is 'The day on which it was due, by the person''s own clock; of weekly ones the Monday before.';
 comment on column notify.digests.item_count is 'How many notifications went into it.';
 comment on column notify.digests.message_id is 'The mail; it is cleared before this is.';
 comment on column notify.digests.built_at is 'When it was built.';
+
+create function notify.open_workspaces() returns setof uuid
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    select w.id from public.workspaces w
+    where
+        w.deleted_at is null
+        and not exists (select from authz.suspended_workspaces s where s.workspace_id = w.id)
+$$;
+comment on function notify.open_workspaces() is 'Workspaces that are neither deleted nor suspended.';
 
 create function notify.render_digests(people uuid[], until timestamptz) returns table (
     user_id uuid, frequency text, email text, period date, item_count bigint, subject text, html text, body text,
@@ -186,14 +218,18 @@ begin
     ),
     addressed as (
         select
-            d.*, p.email, (d.due_at at time zone p.time_zone)::date as period,
+            d.*, p.email,
+            case d.frequency
+                when 'weekly' then date_trunc('week', d.due_at at time zone notify.zone(p.time_zone))::date
+                else (d.due_at at time zone notify.zone(p.time_zone))::date
+            end as period,
             format(
                 '%s: %s in %s', house.name, case d.total when 1 then '1 update' else d.total || ' updates' end,
                 case d.places when 1 then d.place else d.places || ' workspaces' end
             ) as subject,
             notify.unsubscribe_url(d.recipient_id, null, null) as url
         from digests d
-        join public.profiles p on p.id = d.recipient_id and p.email is not null
+        join public.profiles p on p.id = d.recipient_id and notify.is_address('email', p.email)
         where not exists (select from authz.suspended_users x where x.user_id = d.recipient_id)
         offset 0
     )
@@ -242,6 +278,7 @@ begin
         return 0;
     end if;
     batches := notify.random_ids((2 * cardinality(people) + 99) / 100);
+    -- One statement, and so one moment: what is committed while it runs waits for the next digest.
     with rendered as materialized (
         select r.*, gen_random_uuid() as message_id from notify.render_digests(people, moment) r
     ),
@@ -250,30 +287,49 @@ begin
         insert into notify.digests (user_id, frequency, period, item_count, message_id, built_at)
         select r.user_id, r.frequency, r.period, r.item_count, r.message_id, moment from rendered r
         on conflict on constraint digests_pkey do nothing
-        returning message_id
+        returning user_id, frequency, message_id
+    ),
+    written as (
+        insert into notify.messages (
+            id, channel, kind, recipient, recipient_id, subject, html, body, headers, batch_id, created_at
+        )
+        select
+            r.message_id, 'email', 'digest.' || r.frequency, r.email, r.user_id, r.subject, r.html, r.body,
+            notify.unsubscribe_headers(r.unsubscribe_url), batches[1 + (row_number() over () - 1) / 100], moment
+        from rendered r
+        join kept k on k.message_id = r.message_id
+        returning id
+    ),
+    settled as (
+        -- What is in no digest now, because its person had one of the period already or its workspace is shut, waits.
+        update public.notifications n
+        set due_at = case
+            when n.read_at is not null then null
+            when
+                w.id is not null and exists (
+                    select from kept k where k.user_id = n.recipient_id and k.frequency = n.frequency
+                )
+                then null
+            else notify.next_digest(moment, m.zone, m.hour, m.weekday, n.frequency)
+        end
+        from (
+            select
+                p.id, notify.zone(p.time_zone) as zone, coalesce(h.digest_hour, 8) as hour,
+                coalesce(h.digest_weekday, 1) as weekday
+            from unnest(people) as who (id)
+            join public.profiles p on p.id = who.id
+            left join public.notification_hours h on h.user_id = p.id
+            offset 0
+        ) as m
+        cross join lateral (
+            select d.workspace_id, d.id from public.notifications d
+            where d.recipient_id = m.id and d.due_at <= moment and d.frequency <> 'immediately'
+            offset 0
+        ) as due
+        left join notify.open_workspaces() as w (id) on w.id = due.workspace_id
+        where n.workspace_id = due.workspace_id and n.id = due.id
     )
-    insert into notify.messages (
-        id, channel, kind, recipient, recipient_id, subject, html, body, headers, batch_id, created_at
-    )
-    select
-        r.message_id, 'email', 'digest.' || r.frequency, r.email, r.user_id, r.subject, r.html, r.body,
-        notify.unsubscribe_headers(r.unsubscribe_url), batches[1 + (row_number() over () - 1) / 100], moment
-    from rendered r
-    join kept k on k.message_id = r.message_id;
-    get diagnostics built = row_count;
-    -- What has no digest now, because its person had one today already, waits for the next.
-    update public.notifications n
-    set due_at = case
-        when n.read_at is not null then null
-        when exists (
-            select from notify.digests d
-            where d.user_id = n.recipient_id and d.frequency = n.frequency and d.built_at = moment
-        ) then null
-        else notify.due_at(notify.wishes_of(n.recipient_id, n.workspace_id, k), moment)
-    end
-    from public.notification_kinds k
-    where
-        n.recipient_id = any (people) and n.due_at <= moment and n.frequency <> 'immediately' and k.kind = n.kind;
+    select count(*) into built from written;
     if built > 0 then
         perform notify.enqueue_batches(batches[1:((built + 99) / 100)::integer]);
     end if;
@@ -286,12 +342,17 @@ comment on function notify.build_digests(bigint) is
 create procedure notify.run_digests()
 language plpgsql
 as $$
+declare
+    until timestamptz := pg_catalog.clock_timestamp() + interval '10 minutes';
 begin
     -- No search_path is set, since a procedure that sets one cannot commit: every name says its schema.
+    if ops.is_paused('rowhouse-digests') then
+        return;
+    end if;
     perform ops.beat('rowhouse-digests', pg_catalog.clock_timestamp(), null);
     commit;
     loop
-        exit when notify.build_digests() = 0;
+        exit when notify.build_digests() = 0 or pg_catalog.clock_timestamp() > until;
         commit;
     end loop;
     perform ops.beat('rowhouse-digests', null, pg_catalog.clock_timestamp());

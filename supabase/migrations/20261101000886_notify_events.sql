@@ -46,7 +46,7 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
     select coalesce(
-        (select coalesce(nullif(p.display_name, ''), p.email) from public.profiles p where p.id = authz.user_id()),
+        (select coalesce(nullif(p.display_name, ''), 'Somebody') from public.profiles p where p.id = authz.user_id()),
         (select s.product_name from notify.settings s)
     )
 $$;
@@ -189,8 +189,9 @@ begin
     ) then
         select c.* into customer from public.customers c
         where c.workspace_id = new.workspace_id and c.id = ticket.customer_id;
-        number := regexp_replace(customer.phone, '[^0-9+]', '', 'g');
-        if number ~ '^\+[1-9]\d{6,14}$' then
+        -- As people write numbers. An extension, or a name beside it, makes it somebody else's.
+        number := regexp_replace(replace(customer.phone, '(0)', ''), '[\s./()-]', '', 'g');
+        if notify.is_address('sms', number) then
             perform notify.write_message(
                 'sms', 'ticket.completed', number,
                 row(
@@ -251,7 +252,7 @@ begin
     );
     select c.* into customer from public.customers c
     where c.workspace_id = new.workspace_id and c.id = ticket.customer_id;
-    if jobs.format_flaw('email', customer.email) is null and customer.email is not null and not exists (
+    if notify.is_address('email', customer.email) and not exists (
         select from notify.brands b where b.workspace_id = new.workspace_id and not b.mails_receipts
     ) then
         look := notify.look_of(new.workspace_id);
@@ -318,7 +319,9 @@ begin
         perform notify.emit(new.workspace_id, 'workspace.suspended', null, jsonb_build_object('workspace', place));
         for owner in
             select p.id, p.email from public.workspace_members m join public.profiles p on p.id = m.user_id
-            where m.workspace_id = new.workspace_id and m.role_id = authz.owner_role() and p.email is not null
+            where
+                m.workspace_id = new.workspace_id and m.role_id = authz.owner_role()
+                and notify.is_address('email', p.email)
             order by p.id
         loop
             perform notify.write_message(
@@ -346,6 +349,26 @@ for each row execute function notify.tell_of_suspension();
 
 -- Supabase Auth's own mails ------------------------------------------------------------------
 
+create function notify.url_encode(word text) returns text
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    -- RFC 3986: byte by byte, but for what needs it not.
+    select coalesce(
+        string_agg(
+            case
+                when chr(b.byte) ~ '^[A-Za-z0-9._~-]$' then chr(b.byte) else '%' || upper(lpad(to_hex(b.byte), 2, '0'))
+            end,
+            '' order by b.place
+        ), ''
+    )
+    from (
+        select get_byte(convert_to(url_encode.word, 'UTF8'), p.place) as byte, p.place
+        from generate_series(0, octet_length(url_encode.word) - 1) as p (place)
+    ) as b
+$$;
+comment on function notify.url_encode(text) is 'A word as a URL''s query takes it.';
+
 create function notify.mail_for_auth(
     address text, person uuid, action text, token text, token_hash text, redirect_to text
 ) returns void
@@ -361,7 +384,10 @@ declare
         when 'recovery' then array['Choose a new password', 'Somebody, probably you, asked for a new password.', 'Choose a password']
         when 'email_change' then array['Confirm your new address', 'Confirm that this is to be your address.', 'Confirm']
         when 'reauthentication' then array['Your code', 'Enter this code to go on.', null]
-        else array['A message from ' || look.name, '', 'Go on']
+        else array[
+            initcap(replace(replace(mail_for_auth.action, '_notification', ''), '_', ' ')),
+            format('This happened to your account at %s. Sign in and look, if it was not you.', look.name), null
+        ]
     end;
 begin
     perform notify.write_message(
@@ -371,9 +397,10 @@ begin
             array[words[2], case when mail_for_auth.token <> '' then format('Your code is %s.', mail_for_auth.token) end],
             words[3],
             case
-                when words[3] is not null then format(
+                when words[3] is not null and mail_for_auth.token_hash <> '' then format(
                     '%s/verify?token=%s&type=%s&redirect_to=%s', (select s.auth_url from notify.settings s),
-                    mail_for_auth.token_hash, mail_for_auth.action, coalesce(nullif(mail_for_auth.redirect_to, ''), look.site_url)
+                    notify.url_encode(mail_for_auth.token_hash), mail_for_auth.action,
+                    notify.url_encode(coalesce(nullif(mail_for_auth.redirect_to, ''), look.site_url))
                 )
             end,
             'Ignore this mail if you did not ask for it: nothing happens then.'
@@ -395,8 +422,8 @@ declare
     address text := send_auth_email.event #>> '{user,email}';
     new_address text := nullif(send_auth_email.event #>> '{user,new_email}', '');
 begin
-    if action is null or action !~ '^[a-z_]{1,40}$' then
-        return '{"error": {"http_code": 400, "message": "There is no such mail."}}';
+    if action is null or action !~ '^[a-z_]{1,40}$' or not notify.is_address('email', coalesce(new_address, address)) then
+        return '{"error": {"http_code": 400, "message": "There is no such mail, or no such address."}}';
     end if;
     if action = 'email_change' and new_address is not null then
         -- The hash for the old address is the one called new, and the other way round: so it is in Supabase Auth.
@@ -497,8 +524,18 @@ begin
         perform jobs.complete(lease, array[job]);
         return 'completed';
     end if;
-    outcome := notify.refused(batch, error, coalesce((settle_delivery.result ->> 'is_permanent')::boolean, false));
-    if outcome = 'waiting' then
+    if (settle_delivery.result ->> 'is_known')::boolean then
+        perform notify.taken_before(batch, error);
+        perform jobs.complete(lease, array[job]);
+        return 'completed';
+    end if;
+    outcome := notify.refused(
+        batch, error, coalesce((settle_delivery.result ->> 'is_permanent')::boolean, false),
+        coalesce((settle_delivery.result ->> 'counts')::boolean, true)
+    );
+    if outcome = 'waiting' and not coalesce((settle_delivery.result ->> 'counts')::boolean, true) then
+        perform jobs.release(lease, array[job], (settle_delivery.result ->> 'retry_in')::double precision);
+    elsif outcome = 'waiting' then
         perform jobs.fail(
             lease, jsonb_build_array(jsonb_build_object('id', job, 'error', error, 'retry_in', settle_delivery.result -> 'retry_in'))
         );

@@ -122,7 +122,7 @@ create policy entries_select on ledger.entries for select to authenticated
 using (workspace_id = any (array(select authz.workspaces_with('ledger.read') limit authz.refuse_estimates())));
 comment on policy entries_select on ledger.entries is 'Those whose role allows it, in their workspaces.';
 
--- policies/notification_hours.sql sha256:4fdfc5dfd4a4277b0c3b209af816f8e62202b136f425f5cb976773df73f7e886
+-- policies/notification_hours.sql sha256:f9231137010f103635961fb161b2af51775c444f18c0cd121d00f31d98a99940
 
 grant select, delete on public.notification_hours to authenticated;
 grant insert (user_id, digest_hour, digest_weekday, quiet_from, quiet_until) on public.notification_hours to authenticated;
@@ -131,23 +131,23 @@ grant select, insert, update, delete on public.notification_hours to service_rol
 
 drop policy if exists notification_hours_select on public.notification_hours;
 create policy notification_hours_select on public.notification_hours for select to authenticated
-using (user_id = (select authz.user_id()));
+using (user_id = any (array(select authz.user_id() limit authz.refuse_estimates())));
 comment on policy notification_hours_select on public.notification_hours is 'Everybody their own.';
 
 drop policy if exists notification_hours_insert on public.notification_hours;
 create policy notification_hours_insert on public.notification_hours for insert to authenticated
-with check (user_id = (select authz.user_id()));
+with check (user_id = any (array(select authz.user_id() limit authz.refuse_estimates())));
 comment on policy notification_hours_insert on public.notification_hours is 'Everybody their own.';
 
 drop policy if exists notification_hours_update on public.notification_hours;
 create policy notification_hours_update on public.notification_hours for update to authenticated
-using (user_id = (select authz.user_id()))
-with check (user_id = (select authz.user_id()));
+using (user_id = any (array(select authz.user_id() limit authz.refuse_estimates())))
+with check (user_id = any (array(select authz.user_id() limit authz.refuse_estimates())));
 comment on policy notification_hours_update on public.notification_hours is 'Everybody their own.';
 
 drop policy if exists notification_hours_delete on public.notification_hours;
 create policy notification_hours_delete on public.notification_hours for delete to authenticated
-using (user_id = (select authz.user_id()));
+using (user_id = any (array(select authz.user_id() limit authz.refuse_estimates())));
 comment on policy notification_hours_delete on public.notification_hours is 'Everybody their own.';
 
 -- policies/notification_kinds.sql sha256:80417b9faadb4c98ee34cb7aafd2e36d3b13aecd91f3f3b94e3c4aca3eed993f
@@ -159,7 +159,7 @@ create policy notification_kinds_select on public.notification_kinds for select 
 using ((select authz.user_id()) is not null);
 comment on policy notification_kinds_select on public.notification_kinds is 'Whoever is signed in: it is a catalogue.';
 
--- policies/notification_preferences.sql sha256:2e2dccc02a7c67fc1a0acb7bc6340d77b2eb66a00ed0901c217db1d35ab27097
+-- policies/notification_preferences.sql sha256:a28265031e0c5e3195ccabed61dab32ddff5436fd2ad5f524fc87fae22cfb359
 
 grant select, delete on public.notification_preferences to authenticated;
 grant insert (user_id, workspace_id, kind, frequency, is_muted) on public.notification_preferences to authenticated;
@@ -168,23 +168,23 @@ grant select, insert, update, delete on public.notification_preferences to servi
 
 drop policy if exists notification_preferences_select on public.notification_preferences;
 create policy notification_preferences_select on public.notification_preferences for select to authenticated
-using (user_id = (select authz.user_id()));
+using (user_id = any (array(select authz.user_id() limit authz.refuse_estimates())));
 comment on policy notification_preferences_select on public.notification_preferences is 'Everybody their own.';
 
 drop policy if exists notification_preferences_insert on public.notification_preferences;
 create policy notification_preferences_insert on public.notification_preferences for insert to authenticated
-with check (user_id = (select authz.user_id()));
+with check (user_id = any (array(select authz.user_id() limit authz.refuse_estimates())));
 comment on policy notification_preferences_insert on public.notification_preferences is 'Everybody their own.';
 
 drop policy if exists notification_preferences_update on public.notification_preferences;
 create policy notification_preferences_update on public.notification_preferences for update to authenticated
-using (user_id = (select authz.user_id()))
-with check (user_id = (select authz.user_id()));
+using (user_id = any (array(select authz.user_id() limit authz.refuse_estimates())))
+with check (user_id = any (array(select authz.user_id() limit authz.refuse_estimates())));
 comment on policy notification_preferences_update on public.notification_preferences is 'Everybody their own.';
 
 drop policy if exists notification_preferences_delete on public.notification_preferences;
 create policy notification_preferences_delete on public.notification_preferences for delete to authenticated
-using (user_id = (select authz.user_id()));
+using (user_id = any (array(select authz.user_id() limit authz.refuse_estimates())));
 comment on policy notification_preferences_delete on public.notification_preferences is 'Everybody their own.';
 
 -- policies/notifications.sql sha256:02e58b4c23948039483e25c81e6cdb4f028efebcc3f804f8a222890e5ca1e59e
@@ -478,7 +478,7 @@ using (id = any (array(select authz.workspaces_with('workspace.update') limit au
 with check (id = any (array(select authz.workspaces_with('workspace.update') limit authz.refuse_estimates())));
 comment on policy workspaces_update on public.workspaces is 'Those whose role allows it.';
 
--- policies/functions.sql sha256:f5603995f4f5172a33899e7808cabd059ec7dc68d5f5295ff77c194cf5f7580d
+-- policies/functions.sql sha256:c05351fdc6fca1c35ba04fa61e0eefd9cb27082a486868db64b4346b30310f44
 
 -- Every function that a role of the API may call, and the schemas it must enter for that. What is
 -- not here runs for nobody but its owner.
@@ -593,4 +593,5 @@ grant execute on function jobs.release(uuid, bigint[], double precision) to rowh
 grant usage on schema notify to rowhouse_worker;
 grant execute on function notify.take(uuid) to rowhouse_worker;
 grant execute on function notify.accepted(uuid, jsonb) to rowhouse_worker;
-grant execute on function notify.refused(uuid, text, boolean) to rowhouse_worker;
+grant execute on function notify.refused(uuid, text, boolean, boolean) to rowhouse_worker;
+grant execute on function notify.taken_before(uuid, text) to rowhouse_worker;

@@ -5,6 +5,7 @@ relation in (
     'public.notification_kinds'::regclass, 'public.notification_preferences'::regclass,
     'public.notification_hours'::regclass, 'public.notifications'::regclass
 );
+drop trigger workspace_members_forget on public.workspace_members;
 drop trigger profiles_reschedule on public.profiles;
 drop trigger profiles_time_zone on public.profiles;
 drop function

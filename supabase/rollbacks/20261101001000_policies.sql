@@ -97,7 +97,8 @@ revoke all on function jobs.release(uuid, bigint[], double precision) from rowho
 revoke all on schema notify from rowhouse_worker;
 revoke all on function notify.take(uuid) from rowhouse_worker;
 revoke all on function notify.accepted(uuid, jsonb) from rowhouse_worker;
-revoke all on function notify.refused(uuid, text, boolean) from rowhouse_worker;
+revoke all on function notify.refused(uuid, text, boolean, boolean) from rowhouse_worker;
+revoke all on function notify.taken_before(uuid, text) from rowhouse_worker;
 
 
 drop policy if exists workspaces_select on public.workspaces;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from datetime import timedelta
 
@@ -59,3 +60,25 @@ def busy(job: Job) -> None:
 def hang(_: Job) -> None:
     """Takes longer than it may."""
     time.sleep(60)
+
+
+@job_kind("test.odd", backoff=QUICK, max_attempts=2)
+def odd(job: Job) -> None:
+    """Ends in ways that no handler should."""
+    how = job.payload["how"]
+    if how == "nul":
+        raise ValueError("a\0b\ud800")
+    if how == "exit":
+        sys.exit("bye")
+    if how == "timedelta":
+        raise RetryError("later", timedelta(milliseconds=50))
+    if how == "endless":
+        raise RetryError("later", float("inf"))
+    raise MuteError
+
+
+class MuteError(Exception):
+    """Cannot even say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("mute")

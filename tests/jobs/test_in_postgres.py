@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 
+import psycopg
 import pytest
 from rowhouse.local.cluster import SUPERUSER
 
@@ -26,6 +28,8 @@ def sql_kind(db: Connection) -> Connection:
 
 def _make_sql_kind(connection: Connection) -> None:
     run(connection, "create table public.done (job bigint, n bigint, actor text)")
+    run(connection, "create table public.parents (id int primary key)")
+    run(connection, "create table public.children (id int references public.parents deferrable initially deferred)")
     run(
         connection,
         """
@@ -35,6 +39,12 @@ def _make_sql_kind(connection: Connection) -> None:
             perform 1 / (job.payload ->> 'n')::bigint;
             if job.payload ->> 'n' = '99' then
                 perform pg_sleep(30);
+            elsif job.payload ->> 'n' = '98' then
+                assert false;
+            elsif job.payload ->> 'n' = '97' then
+                insert into public.children values (1);
+            elsif job.payload ->> 'n' = '96' then
+                perform pg_terminate_backend(pg_backend_pid());
             end if;
         end
         $$
@@ -60,6 +70,44 @@ def test_each_job_has_a_subtransaction_of_its_own_and_is_the_actor(sql_kind: Con
     ]
     assert "22012: division by zero" in state(sql_kind, bad)["last_error"]
     assert state(sql_kind, good)["state"] == "completed"
+
+
+@pytest.mark.parametrize(("n", "error"), [(98, "P0004"), (97, "23503")])
+def test_what_fails_late_or_oddly_fails_alone(sql_kind: Connection, n: int, error: str) -> None:
+    good = [enqueue(sql_kind, "test.sql", {"n": 1}) for _ in range(3)]
+    bad = enqueue(sql_kind, "test.sql", {"n": n})
+    good.append(enqueue(sql_kind, "test.sql", {"n": 1}))
+    execute(sql_kind)
+    assert [row["job"] for row in run(sql_kind, "select job from public.done order by job")] == good
+    assert state(sql_kind, bad)["last_error"].startswith(error)
+
+
+def test_one_that_kills_its_backend_takes_nobody_along_twice(connect: Connect) -> None:
+    setup = connect(autocommit=True)
+    _make_sql_kind(setup)
+    killer = enqueue(setup, "test.sql", {"n": 96})
+    good = [enqueue(setup, "test.sql", {"n": 1}) for _ in range(5)]
+    for hours in range(1, 12):
+        runner = connect(autocommit=True)
+        with contextlib.suppress(psycopg.OperationalError):
+            execute(runner)
+        set_clock(setup, f"now() + interval '{hours} hours'")
+        one(setup, "select jobs.reap()")
+    assert [row["job"] for row in run(setup, "select job from public.done order by job")] == good
+    assert state(setup, killer)["state"] == "failed"
+
+
+def test_names_that_look_alike_are_kept_apart(db: Connection) -> None:
+    for name in ("fa", "fb"):
+        run(db, f"create function public.{name}(job jobs.jobs) returns void language plpgsql as "
+                f"$$ begin raise exception '{name}'; end $$")  # fmt: skip
+    long = "k" * 58
+    for kind, handler in (("a.b", "fa"), ("a_b", "fb"), ("a__b", "fb"), (long + ".a", "fa"), (long + ".b", "fb")):
+        declare(db, kind, executor="postgres", handler=f"public.{handler}", max_attempts=1)
+        job = enqueue(db, kind)
+        run(db, "select jobs.drop_kind('a__b')") if kind == long + ".b" else None
+        execute(db)
+        assert handler in state(db, job)["last_error"]
 
 
 def test_run_commits_batch_by_batch_and_ends_when_nothing_is_left(database: Database) -> None:
@@ -137,8 +185,8 @@ def test_a_handler_must_be_there_and_take_a_job(db: Connection) -> None:
         declare(db, "test.none", executor="cloud")
 
 
-def test_a_worker_cannot_take_over_what_runs_in_postgres(sql_kind: Connection) -> None:
-    with pytest.raises(Exception, match="runs in Postgres"), sql_kind.transaction():
+def test_a_worker_cannot_take_over_what_a_migration_declared(sql_kind: Connection) -> None:
+    with pytest.raises(Exception, match="was declared by a migration"), sql_kind.transaction():
         run(sql_kind, """select jobs.register('[{"kind": "test.sql"}]')""")
     assert one(sql_kind, """select jobs.register('[{"kind": "test.new", "timeout": "5 seconds"}]')""") == 1
     assert one(sql_kind, """select jobs.register('[{"kind": "test.new", "timeout": "5 seconds"}]')""") == 0

@@ -322,3 +322,59 @@ def test_waiting_and_failed_jobs_can_be_discarded(db: Connection) -> None:
     job = enqueue(db)
     assert one(db, "select jobs.discard(%s)", [[job]]) == 1
     assert state(db, job)["state"] == "discarded"
+
+
+def test_no_number_of_attempts_and_no_wait_stops_the_queue(db: Connection) -> None:
+    declare(db, backoff="1 hour", max_backoff="7 days", max_attempts=100)
+    job = enqueue(db)
+    run(db, "update jobs.jobs set attempts = 90")
+    held = claim(db, seconds=1)
+    set_clock(db, "now() + interval '10 seconds'")
+    other = enqueue(db)
+    assert [row["id"] for row in claim(db)] == [other]
+    assert one(db, "select run_at - ops.now() from jobs.jobs where id = %s", [job]).days in range(5, 9)
+    for how in ({"retry_in": 1e13}, {"retry_in": -5}):
+        set_clock(db, "ops.now() + interval '10 days'")
+        held = claim(db)
+        assert fail(db, held[0], error="x", **how) == "pending"
+    run(db, "select jobs.release(%s, %s, 1e13)", [uuid.uuid4(), [job]])
+
+
+def test_a_key_that_is_being_enqueued_keeps_nobody_waiting(connect: Connect) -> None:
+    worker, open_one = connect(autocommit=True), connect()
+    declare(worker)
+    enqueue(worker, dedupe_key="k")
+    held = claim(worker)
+    enqueue(open_one, dedupe_key="k")
+    assert fail(worker, held[0], error="x", retry_in=0) == "pending"
+    open_one.commit()
+    assert one(worker, "select count(*) from jobs.jobs where state = 'pending'") == 2
+
+
+def test_a_new_request_has_all_its_attempts(db: Connection) -> None:
+    declare(db, max_attempts=2)
+    enqueue(db, dedupe_key="k")
+    fail(db, claim(db)[0], error="x", retry_in=0)
+    enqueue(db, dedupe_key="k", payload={"n": 2})
+    assert claim(db)[0]["attempt"] == 1
+
+
+def test_a_reader_of_history_holds_nobody_up(connect: Connect) -> None:
+    reader, keeper, worker = connect(), connect(), connect(autocommit=True)
+    declare(worker)
+    enqueue(worker)
+    held = claim(worker)
+    run(reader, "select count(*) from jobs.history")
+    set_clock(worker, "now() + interval '30 days'")
+    call = Call(keeper, lambda connection: one(connection, "select jobs.maintain()"))
+    run(worker, "set lock_timeout = '5s'")
+    assert complete(worker, held) == 1
+    assert call.result() == "ok"
+
+
+def test_a_worker_cannot_change_what_a_migration_declared(db: Connection) -> None:
+    declare(db)
+    with acting(db, "rowhouse_worker", None), refused("22023"), db.transaction():
+        run(db, """select jobs.register('[{"kind": "test.noop", "payload_schema": {"pattern": "("}}]')""")
+    with pytest.raises(Exception, match="pattern in the schema is none"), db.transaction():
+        declare(db, "test.flawed", payload_schema={"pattern": "("})

@@ -221,3 +221,47 @@ def test_across_zones_summer_time_double_and_missed_runs_nobody_gets_two_in_a_da
         assert len(periods) == len(set(periods))
         assert sum(count for _, count in digests(connection)) == emitted
         assert one(connection, "select count(*) from notifications where due_at is not null") == 0
+
+
+def test_a_preference_for_at_once_does_not_keep_the_builder_busy_for_ever(
+    db: Connection, workspace: uuid.UUID, anna: uuid.UUID
+) -> None:
+    set_clock(db, "'2026-06-01 07:00+00'::timestamptz")
+    emit(db, workspace, recipients=[anna])
+    run(db, "insert into notify.digests values (%s, 'daily', '2026-06-01', 1, null, now())", [anna])
+    prefer(db, anna, "immediately")
+    run(db, "update notifications set due_at = '2026-06-01 08:00+00', frequency = 'daily'")
+    set_clock(db, "'2026-06-01 08:00+00'::timestamptz")
+    assert one(db, "select notify.build_digests()") == 1
+    assert one(db, "select notify.build_digests()") == 0
+    assert str(told(db)[0]["due_at"]) == "2026-06-02 08:00:00+00:00"
+
+
+def test_what_is_told_while_a_digest_is_built_is_in_the_next(connect: Connect) -> None:
+    setup, builder, teller = connect(autocommit=True), connect(), connect()
+    declare(setup)
+    workspace = make_workspace(setup, make_user(setup))
+    anna = add_member(setup, workspace, "member")
+    run(setup, "delete from notifications")
+    emit(setup, workspace, recipients=[anna])
+    emit(teller, workspace, recipients=[anna])
+    set_clock(setup, "now() + interval '2 days'")
+    one(builder, "select notify.build_digests()")
+    teller.commit()
+    builder.commit()
+    assert one(setup, "select count(*) from notifications where due_at is not null") == 1
+    assert one(setup, "select item_count from notify.digests") == 1
+
+
+def test_a_weekday_that_moves_every_day_brings_one_a_week(
+    db: Connection, workspace: uuid.UUID, anna: uuid.UUID
+) -> None:
+    prefer(db, anna, "weekly")
+    run(db, "insert into notification_hours (user_id) values (%s)", [anna])
+    for day in range(1, 8):
+        set_clock(db, f"'2026-06-0{day} 07:00+00'::timestamptz")
+        emit(db, workspace, recipients=[anna])
+        run(db, "update notification_hours set digest_weekday = %s", [day])
+        set_clock(db, f"'2026-06-0{day} 09:00+00'::timestamptz")
+        build(db)
+    assert len(messages(db, "digest.weekly")) == 1

@@ -120,7 +120,7 @@ def test_what_holds_a_token_is_emptied_once_it_was_sent(db: Connection) -> None:
     batch = write(db, has_secret=True)
     accept(db, take(db, batch))
     row = messages(db)[0]
-    assert (row["html"], row["body"]) == ("", "[sent, and not kept]")
+    assert (row["html"], row["body"]) == ("", "[not kept]")
 
 
 @pytest.mark.parametrize(
@@ -132,6 +132,7 @@ def test_what_holds_a_token_is_emptied_once_it_was_sent(db: Connection) -> None:
         (["email.delivered", "email.complained"], "complained", "complained"),
         (["email.complained", "email.delivered"], "complained", "complained"),
         (["email.bounced", "email.delivered"], "bounced", "bounced"),
+        (["email.delivered", "email.bounced"], "bounced", "bounced"),
         (["email.opened", "contact.created"], "sent", None),
     ],
 )
@@ -232,3 +233,43 @@ def test_what_is_old_is_cleared(db: Connection) -> None:
     assert one(db, "select notify.maintain()") == 1
     assert [row["recipient"] for row in messages(db)] == ["waiting@example.com"]
     assert one(db, "select count(*) from notifications") == 0
+
+
+def test_a_brand_that_changes_between_two_attempts_changes_nothing(db: Connection) -> None:
+    workspace = make_workspace(db, make_user(db))
+    batch = write(db, workspace_id=workspace)
+    first = take(db, batch)["messages"]
+    run(db, "insert into notify.brands (workspace_id, name) values (%s, 'New')", [workspace])
+    run(db, "update notify.settings set sender_email = 'other@example.com'")
+    assert take(db, batch)["messages"] == first
+
+
+def test_a_batch_the_provider_knows_in_another_form_was_taken_and_is_not_split(db: Connection) -> None:
+    batch = write(db)
+    take(db, batch)
+    assert one(db, "select notify.taken_before(%s, '409')", [batch]) == 1
+    assert messages(db)[0]["state"] == "sent"
+    assert take(db, batch)["messages"] == []
+
+
+def test_what_was_never_tried_does_not_grow_old(db: Connection) -> None:
+    batch = write(db)
+    take(db, batch)
+    assert one(db, "select notify.refused(%s, 'no key', false, false)", [batch]) == "waiting"
+    set_clock(db, "now() + interval '3 days'")
+    assert take(db, batch)["is_first"]
+
+
+def test_a_secret_goes_with_every_end_of_its_message(db: Connection) -> None:
+    run(db, "insert into notify.suppressions (address, reason) values ('a@example.com', 'bounced')")
+    take(db, write(db, has_secret=True))
+    given_up = write(db, "b@example.com", has_secret=True)
+    take(db, given_up)
+    run(db, "update jobs.jobs set state = 'failed'")
+    set_clock(db, "now() + interval '2 days'")
+    one(db, "select notify.maintain()")
+    assert [(row["state"], row["body"]) for row in messages(db)] == [
+        ("suppressed", "[not kept]"),
+        ("failed", "[not kept]"),
+    ]
+    assert one(db, "select bool_or(notify.resend(id)) from notify.messages") is False

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Callable
 
 import pytest
 
+from ..conftest import Database
 from ..identities import (
     Row,
     add_member,
@@ -24,6 +26,7 @@ from ..identities import (
 )
 from ..jobs.queue import set_clock
 from ..races import Connection
+from ..rest import Rest
 from .told import declare, emit, messages, prefer, told, work_off
 
 
@@ -266,7 +269,7 @@ def test_joining_assigning_and_completing_are_told(db: Connection, workspace: uu
             "insert into tasks (workspace_id, project_id, title, assignee_id) values (%s, %s, 'Fly', %s)",
             [workspace, project, anna],
         )
-    assert [row["title"] for row in told(db, "task.assigned")] == ["owner@example.com gave you Fly"]
+    assert [row["title"] for row in told(db, "task.assigned")] == ["Somebody gave you Fly"]
     with as_user(db, anna):
         run(db, "update tasks set status = 'done'")
     assert names(told(db, "task.completed")) == ["owner"]
@@ -357,3 +360,92 @@ def test_a_change_of_address_is_confirmed_at_both(db: Connection, owner: uuid.UU
     mails = {mail["recipient"]: mail["body"] for mail in messages(db)}
     assert "token=for-old" in mails["old@example.com"] and "Your code is 1." in mails["old@example.com"]
     assert "token=for-new" in mails["new@example.com"] and "Your code is 2." in mails["new@example.com"]
+
+
+@pytest.mark.parametrize(
+    ("phone", "number"),
+    [
+        ("+49 (0)171 123-45.67", "+491711234567"), ("+1/202/555-0147", "+12025550147"),
+        ("+49 171 1234567 ext 89", None), ("+49 171 1234567 (Anna, 12)", None), ("0171 1234567", None), ("ask", None),
+    ],
+)  # fmt: skip
+def test_only_a_number_as_it_stands_is_texted(
+    db: Connection, workspace: uuid.UUID, owner: uuid.UUID, phone: str, number: str | None
+) -> None:
+    make_ticket(db, workspace, make_customer(db, workspace, phone=phone))
+    run(db, "insert into notify.brands (workspace_id, name, texts_customers) values (%s, 'B', true)", [workspace])
+    for status in ("diagnosing", "ready", "completed"):
+        run(db, "update tickets set status = %s", [status])
+    assert [row["recipient"] for row in messages(db, "ticket.completed")] == ([number] if number else [])
+
+
+def test_odd_people_keep_nobody_from_working(db: Connection, workspace: uuid.UUID, owner: uuid.UUID) -> None:
+    declare(db, default_frequency="immediately")
+    declare(db, "test.later")
+    run(db, "delete from notifications")
+    odd = [member(db, workspace, name) for name in ("a", "b", "c")]
+    run(db, "delete from notifications")
+    for user, address, zone in zip(odd, ("", '"a,b"@example.com', None), ("Mars/Olympus", "UTC", "UTC"), strict=True):
+        run(db, "alter table profiles disable trigger user")
+        run(db, "update profiles set email = %s, time_zone = %s where id = %s", [address, zone, user])
+        run(db, "alter table profiles enable trigger user")
+    emit(db, workspace)
+    emit(db, workspace, "test.later")
+    work_off(db)
+    assert [row["recipient"] for row in messages(db, "test.news")] == ["owner@example.com"]
+    set_clock(db, "now() + interval '2 days'")
+    while one(db, "select notify.build_digests()"):
+        pass
+    assert [row["recipient"] for row in messages(db, "digest.daily")] == ["owner@example.com"]
+    run(db, "update profiles set email = 'a b' where id = %s", [owner])
+    run(db, "select tenancy.suspend_workspace(%s, 'x')", [workspace])
+
+
+@pytest.mark.parametrize(
+    "how", ["suspended person", "suspended workspace", "deleted workspace", "never", "muted", "hidden"]
+)
+def test_what_changes_before_the_mail_goes_stops_it(
+    db: Connection, workspace: uuid.UUID, owner: uuid.UUID, how: str
+) -> None:
+    anna = member(db, workspace, "anna")
+    project = make_project(db, workspace, lead=owner)
+    task = make_task(db, workspace, project)
+    run(db, "update tasks set assignee_id = %s where id = %s", [anna, task])
+    assert told(db, "task.assigned")[0]["due_at"] is not None
+    if how == "suspended person":
+        run(db, "select tenancy.suspend_user(%s, 'x')", [anna])
+    elif how == "suspended workspace":
+        run(db, "select tenancy.suspend_workspace(%s, 'x')", [workspace])
+    elif how == "deleted workspace":
+        run(db, "select tenancy.mark_deleted(%s)", [workspace])
+    elif how == "hidden":
+        run(db, "update projects set is_private = true")
+    else:
+        prefer(db, anna, "never" if how == "never" else None, is_muted=how == "muted")
+    work_off(db)
+    assert messages(db, "task.assigned") == []
+
+
+def test_telling_waits_for_nobody_who_leaves(connect: Callable[..., Connection]) -> None:
+    leaver, teller = connect(), connect()
+    declare(teller)
+    workspace = make_workspace(teller, make_user(teller))
+    anna = add_member(teller, workspace, "member")
+    teller.commit()
+    run(leaver, "select tenancy.drop_member(%s, %s)", [workspace, anna])
+    run(teller, "set lock_timeout = '2s'")
+    assert emit(teller, workspace) == 2
+    leaver.commit()
+    teller.commit()
+    with as_user(teller, anna):
+        assert run(teller, "select * from notifications") == []
+
+
+def test_an_estimate_of_preferences_tells_of_nobody(rest: Rest, module_database: Database) -> None:
+    with module_database.connect(autocommit=True) as connection:
+        user = make_user(connection)
+    with rest.as_user(user) as client:
+        for table in ("notification_preferences", "notification_hours", "notifications"):
+            response = client.get(f"/{table}", headers={"Prefer": "count=planned"})
+            assert (response.status_code, response.json()["code"]) == (400, "count_not_exact")
+            assert client.get(f"/{table}").json() == []

@@ -22,6 +22,12 @@ interface Delivery {
   first_attempt_at?: string;
   messages: Message[];
 }
+interface Text {
+  sid: string;
+  body: string;
+  from: string;
+  date_created: string;
+}
 interface Claimed {
   job: number;
   lease: string;
@@ -31,6 +37,10 @@ interface Outcome {
   accepted?: { id: string; provider_id: string }[];
   error?: string;
   is_permanent?: boolean;
+  /** The provider took this batch before, under the same key, as it was then. */
+  is_known?: boolean;
+  /** Whether it was an attempt at all: being asked to wait is none. */
+  counts?: boolean;
   retry_in?: number | null;
 }
 
@@ -44,7 +54,7 @@ function timeLimit<Answer>(work: Promise<Answer>): Promise<Answer> {
 
 async function email(delivery: Delivery): Promise<Outcome> {
   const key = Deno.env.get("RESEND_API_KEY");
-  if (!key) return { error: "RESEND_API_KEY is not set: mails wait", retry_in: 300 };
+  if (!key) return { error: "RESEND_API_KEY is not set: mails wait", counts: false, retry_in: 300 };
   const resend = new Resend(key);
   const options = { idempotencyKey: delivery.batch_id };
   const bodies = delivery.messages.map((message) => message.body);
@@ -57,7 +67,9 @@ async function email(delivery: Delivery): Promise<Outcome> {
     const wait = Number(answer.headers?.["retry-after"]);
     return {
       error: `Resend: ${status} ${name}: ${message}`,
-      is_permanent: [400, 413, 422].includes(status) || name === "invalid_idempotent_request",
+      is_permanent: [400, 413, 422].includes(status),
+      is_known: name === "invalid_idempotent_request",
+      counts: status !== 429,
       retry_in: status === 429 ? (wait > 0 ? wait : 5) : null,
     };
   }
@@ -70,7 +82,9 @@ async function email(delivery: Delivery): Promise<Outcome> {
 async function sms(delivery: Delivery): Promise<Outcome> {
   const account = Deno.env.get("TWILIO_ACCOUNT_SID");
   const token = Deno.env.get("TWILIO_AUTH_TOKEN");
-  if (!account || !token) return { error: "TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN are not set: SMS wait", retry_in: 300 };
+  if (!account || !token) {
+    return { error: "TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN are not set: SMS wait", counts: false, retry_in: 300 };
+  }
   const base = Deno.env.get("TWILIO_API_URL") ?? "https://api.twilio.com";
   const url = `${base}/2010-04-01/Accounts/${account}/Messages.json`;
   const headers = { authorization: `Basic ${btoa(`${account}:${token}`)}` };
@@ -78,10 +92,13 @@ async function sms(delivery: Delivery): Promise<Outcome> {
   const [message] = delivery.messages;
   if (!delivery.is_first) {
     // Twilio knows no idempotency key: what was tried before may have arrived, and then its list tells.
-    const since = new Date(delivery.first_attempt_at!).toISOString().slice(0, 19) + "Z";
-    const query = new URLSearchParams({ To: message.body.To, "DateSent>": since, PageSize: "50" });
-    const known = await (await fetch(`${url}?${query}`, { headers, signal })).json();
-    const same = known.messages?.find((row: { body: string }) => row.body === message.body.Body);
+    // By the time it was made, with room for clocks that differ: one that is queued has no time of sending yet.
+    const since = Date.parse(delivery.first_attempt_at!) - 5 * 60_000;
+    const query = new URLSearchParams({ To: message.body.To, PageSize: "50" });
+    const known: { messages?: Text[] } = await (await fetch(`${url}?${query}`, { headers, signal })).json();
+    const same = known.messages?.find((row) =>
+      row.body === message.body.Body && row.from === message.body.From && !(Date.parse(row.date_created) < since)
+    );
     if (same) return { accepted: [{ id: message.id, provider_id: same.sid }] };
   }
   const response = await fetch(url, { method: "POST", headers, body: new URLSearchParams(message.body), signal });
@@ -90,6 +107,8 @@ async function sms(delivery: Delivery): Promise<Outcome> {
     return {
       error: `Twilio: ${response.status} ${answer.code ?? ""}: ${answer.message ?? ""}`,
       is_permanent: [400, 404, 410, 422].includes(response.status),
+      counts: response.status !== 429,
+      retry_in: response.status === 429 ? 5 : null,
     };
   }
   return { accepted: [{ id: message.id, provider_id: answer.sid }] };
