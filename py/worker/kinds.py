@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -38,19 +39,27 @@ class GiveUpError(RowhouseError):
 
 @dataclass(slots=True)
 class Job:
-    """What a handler gets. `timeout` is in seconds; `attempt` counts from 1."""
+    """What a handler gets. `timeout` is in seconds; `attempt` counts from 1; `text` is the payload as JSON."""
 
     id: int
     kind: str
     queue: str
     workspace_id: UUID | None
-    payload: dict[str, Any]
+    text: str
     attempt: int
     max_attempts: int
     timeout: float
-    lease: UUID
-    enqueued_at: Any
+    lease: str
     connect: Callable[[], AbstractContextManager[Connection]] = field(repr=False, default=lambda: _no_connection())
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """What the job was enqueued with. Raises GiveUpError where Python cannot read it."""
+        try:
+            payload: dict[str, Any] = json.loads(self.text)
+        except (ValueError, RecursionError) as error:
+            raise GiveUpError(f"the payload cannot be read: {error}") from None
+        return payload
 
     @property
     def idempotency_key(self) -> str:

@@ -6,17 +6,16 @@ Threads, because what they do is wait for the network. Four kinds of them beside
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -26,10 +25,11 @@ from .kinds import GiveUpError, Job, Registry, RetryError
 from .report import Report
 
 UNKNOWN_KIND_SECONDS = 30.0
+# From so many jobs a claim on it pays to have two under way.
+MUCH = 200
 # The payload as text: what cannot be read is the fault of one job, and found when that one is run.
 CLAIM = """
-select c.id, c.kind, c.queue, c.workspace_id, c.payload::text, c.attempt, c.max_attempts, c.timeout, c.lease,
-    c.enqueued_at
+select c.id, c.kind, c.queue, c.workspace_id, c.payload::text, c.attempt, c.max_attempts, c.timeout, c.lease::text
 from jobs.claim(%s, %s, %s, %s) c
 """
 
@@ -54,7 +54,7 @@ class Settings:
 class Lease:
     """A claim of ours: until when it holds by our own clock, and how many of its jobs are not settled."""
 
-    token: UUID
+    token: str
     deadline: float
     open: int
 
@@ -105,12 +105,13 @@ class Worker:
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.queue: deque[Job] = deque()
         self.results: deque[Result] = deque()
-        self.leases: dict[UUID, Lease] = {}
+        self.leases: dict[str, Lease] = {}
         self.running: list[Running] = []
         self.stopping, self.stopped = threading.Event(), threading.Event()
         self.work, self.settled, self.awake = threading.Event(), threading.Event(), threading.Event()
         self.postgres_awake = threading.Event()
         self.is_broken = False
+        self.second_claim = ThreadPoolExecutor(1, "claim")
         self.finished_lately: deque[tuple[float, int]] = deque(maxlen=50)
 
     # The outside -----------------------------------------------------------------------------
@@ -173,6 +174,7 @@ class Worker:
         self.stopped.set()
         self.work.set()
         self.settled.set()
+        self.second_claim.shutdown(wait=False)
         for thread in threads:
             if not thread.daemon:
                 thread.join(max(1.0, deadline - time.monotonic()))
@@ -231,33 +233,44 @@ class Worker:
             size = self._size()
             if len(self.queue) > size // 2 or (self.queue and self.settings.once):
                 # Slower than it looked: what waits here would wait less elsewhere.
-                self._release_unbegun(max(2 * size, 4 * self.settings.concurrency))
+                self._release_unbegun(max(3 * size, 4 * self.settings.concurrency))
                 self.awake.wait(0.002)
                 self.awake.clear()
                 continue
             self.awake.clear()
             try:
-                begun = time.monotonic()
-                jobs = self._ask(
-                    CLAIM,
-                    [self.settings.queues, size, self.name, self.settings.lease],
-                    factory=psycopg.rows.args_row(Job),
-                )
+                jobs = self._claim_some(size)
                 failures = 0
             except (psycopg.Error, PoolTimeout) as error:
                 failures += 1
                 self.report.trouble("claim", error)
                 self._recover(failures)
                 continue
-            if jobs:
-                self._take(jobs, begun)
             if self.settings.once or (self.settings.drain and not jobs and self._is_idle()):
                 self._wait_until_idle()
                 if self.settings.once or not self._has_more():
                     return
                 continue
-            if len(jobs) < size:
+            if jobs < size:
                 self.awake.wait(self.settings.poll)
+
+    def _claim_some(self, size: int) -> int:
+        """Claims, and where much is to be done claims twice at once; returns how many jobs there were."""
+        second = self.second_claim.submit(self._claim_once, size) if size >= MUCH and not self.settings.once else None
+        try:
+            count = self._claim_once(size)
+        finally:
+            count_of_second = second.result() if second else 0
+        return count + count_of_second
+
+    def _claim_once(self, size: int) -> int:
+        begun = time.monotonic()
+        jobs = self._ask(
+            CLAIM, [self.settings.queues, size, self.name, self.settings.lease], factory=psycopg.rows.args_row(Job)
+        )
+        if jobs:
+            self._take(jobs, begun)
+        return len(jobs)
 
     def _take(self, jobs: list[Job], begun: float) -> None:
         lease = Lease(jobs[0].lease, begun + self.settings.lease, len(jobs))
@@ -275,12 +288,7 @@ class Worker:
             time.sleep(0.005)
 
     def _has_more(self) -> bool:
-        jobs = self._ask(
-            CLAIM, [self.settings.queues, 1, self.name, self.settings.lease], factory=psycopg.rows.args_row(Job)
-        )
-        if jobs:
-            self._take(jobs, time.monotonic())
-        return bool(jobs)
+        return self._claim_once(1) > 0
 
     # Running -------------------------------------------------------------------------------------
 
@@ -312,10 +320,6 @@ class Worker:
         if kind is None:
             # A newer project enqueued it, and a newer worker will know it.
             return Result(job, 0.0, released=True, retry_in=UNKNOWN_KIND_SECONDS, error="unknown kind")
-        try:
-            job.payload = json.loads(str(job.payload))
-        except (ValueError, RecursionError) as error:
-            return Result(job, 0.0, f"the payload cannot be read: {error}", is_permanent=True)
         try:
             kind.handler(job)
         except RetryError as error:
@@ -368,7 +372,7 @@ class Worker:
 
     def _tell(self, batch: list[Result]) -> list[Result]:
         """Tells the database how attempts ended, lease by lease; returns those it could not be told of yet."""
-        by_lease: dict[UUID, list[Result]] = {}
+        by_lease: dict[str, list[Result]] = {}
         for result in batch:
             by_lease.setdefault(result.job.lease, []).append(result)
         untold: list[Result] = []
@@ -392,12 +396,14 @@ class Worker:
             self.awake.set()
         return untold
 
-    def _tell_of(self, token: UUID, results: list[Result]) -> None:
+    def _tell_of(self, token: str, results: list[Result]) -> None:
         """Completed ones first: nothing that is wrong with the others may have them run again."""
         done = [r.job.id for r in results if r.error is None and not r.released and not r.is_told]
         failed = [r for r in results if r.error is not None and not r.released]
         if done:
-            count = self._ask("select jobs.complete(%s, %s)", [token, done])[0][0]
+            # Put together here: psycopg takes its time over lists.
+            ids = "{" + ",".join(map(str, done)) + "}"
+            count = self._ask("select jobs.complete(%s::uuid, %s::bigint[])", [token, ids])[0][0]
             if count < len(done):
                 self.report.lost(len(done) - count)
             # Told once: what follows may fail and be told again.
@@ -405,13 +411,13 @@ class Worker:
                 result.is_told = result.is_told or (result.error is None and not result.released)
         for delay in {r.retry_in for r in results if r.released}:
             given = [r.job.id for r in results if r.released and r.retry_in == delay]
-            self._ask("select jobs.release(%s, %s, %s)", [token, given, delay])
+            self._ask("select jobs.release(%s::uuid, %s, %s)", [token, given, delay])
         if failed:
             failures = [
                 {"id": r.job.id, "error": r.error, "retry_in": r.retry_in, "is_permanent": r.is_permanent}
                 for r in failed
             ]
-            self._ask("select * from jobs.fail(%s, %s)", [token, Jsonb(failures)])
+            self._ask("select * from jobs.fail(%s::uuid, %s)", [token, Jsonb(failures)])
 
     # Leases --------------------------------------------------------------------------------------
 
@@ -427,7 +433,8 @@ class Worker:
                 held = {
                     row[0]
                     for row in self._ask(
-                        "select * from jobs.heartbeat(%s, %s)", [[lease.token for lease in due], self.settings.lease]
+                        "select h::text from jobs.heartbeat(%s::uuid[], %s) h",
+                        [[lease.token for lease in due], self.settings.lease],
                     )
                 }
             except (psycopg.Error, PoolTimeout) as error:

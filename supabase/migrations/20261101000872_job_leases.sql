@@ -151,7 +151,7 @@ begin
     where j.id = any (
         array(
             select l.id from jobs.jobs l
-            where l.state = 'pending' and not l.is_due and l.run_at <= promote.moment
+            where not l.is_due and l.failed_at is null and l.run_at <= promote.moment
             order by l.run_at
             limit 5000
             for update skip locked
@@ -212,7 +212,7 @@ begin
     update jobs.jobs j
     set
         state = 'pending', lease = null, attempts = put_back.attempts, run_at = put_back.run_at,
-        is_due = put_back.run_at <= moment, last_error = coalesce(put_back.error, j.last_error)
+        waiting_key = j.dedupe_key, is_due = put_back.run_at <= moment, last_error = coalesce(put_back.error, j.last_error)
     where j.id = job.id;
     return true;
 exception
@@ -252,7 +252,7 @@ declare
 begin
     if fail_one.is_permanent or job.attempts >= job.max_attempts then
         update jobs.jobs j
-        set state = 'failed', lease = null, failed_at = moment, last_error = left(fail_one.error, 10000)
+        set state = 'failed', is_due = false, lease = null, failed_at = moment, last_error = left(fail_one.error, 10000)
         where j.id = job.id;
         return 'failed';
     end if;
@@ -303,7 +303,8 @@ begin
                 end if;
             exception
                 when others then
-                    update jobs.jobs j set state = 'failed', lease = null, failed_at = ops.now(), last_error = sqlerrm
+                    update jobs.jobs j
+                    set state = 'failed', is_due = false, lease = null, failed_at = ops.now(), last_error = sqlerrm
                     where j.id = job.id;
             end;
             reaped := reaped + 1;
@@ -354,14 +355,11 @@ begin
         token, left(coalesce(lease_of.worker, session_user::text), 200),
         moment + jobs.delay(lease_of.seconds), cardinality(ids), ids
     );
-    update jobs.jobs j
-    set state = 'processing', lease = token, attempts = j.attempts + 1, started_at = moment
-    where j.id = any (ids);
     return token;
 end
 $$;
 comment on function jobs.lease_of(text, text[], integer, text, double precision) is
-'Claims jobs under a new lease, and returns its token; null where nothing is ready.';
+'Picks jobs for a new lease and returns its token; null where nothing is ready. The caller hands the jobs over to it.';
 
 create function jobs.claim(
     queues text[] default null,
@@ -379,18 +377,23 @@ as $$
 <<given>>
 declare
     token uuid;
+    taken bigint[];
+    moment timestamptz := ops.now();
+    -- Looked up once, not for each of a thousand.
+    timeouts jsonb := (select jsonb_object_agg(k.kind, extract(epoch from k.timeout)) from jobs.kinds k);
 begin
     -- A claim that a crash of the server forgets is a job that waits again: no need to wait for the disk.
     perform set_config('synchronous_commit', 'off', true);
     token := jobs.lease_of('worker', claim.queues, claim.size, claim.worker, claim.seconds);
+    select l.job_ids into taken from jobs.leases l where l.token = given.token;
     return query
-    select
+    update jobs.jobs j
+    set
+        state = 'processing', lease = given.token, attempts = j.attempts + 1, started_at = moment, waiting_key = null
+    where j.id = any (taken)
+    returning
         j.id, j.kind, j.queue, j.workspace_id, j.payload, j.attempts, j.max_attempts,
-        coalesce(extract(epoch from k.timeout), 60)::double precision, j.lease, j.enqueued_at
-    from jobs.leases l
-    join jobs.jobs j on j.id = any (l.job_ids)
-    left join jobs.kinds k on k.kind = j.kind
-    where l.token = given.token;
+        coalesce((timeouts ->> j.kind)::double precision, 60), j.lease, j.enqueued_at;
 end
 $$;
 comment on function jobs.claim(text[], integer, text, double precision) is

@@ -220,10 +220,25 @@ comment on function jobs.drop_kind(text) is 'Takes a kind back that no job waits
 create function jobs.claim_for_postgres(queues text[] default null, size integer default 200) returns uuid
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
+<<given>>
+declare
+    token uuid;
+    taken bigint[];
+    moment timestamptz := ops.now();
 begin
     perform set_config('synchronous_commit', 'off', true);
-    return jobs.lease_of('postgres', claim_for_postgres.queues, claim_for_postgres.size, 'postgres ' || pg_backend_pid(), 300);
+    token := jobs.lease_of(
+        'postgres', claim_for_postgres.queues, claim_for_postgres.size, 'postgres ' || pg_backend_pid(), 300
+    );
+    select l.job_ids into taken from jobs.leases l where l.token = given.token;
+    update jobs.jobs j
+    set
+        state = 'processing', lease = given.token, attempts = j.attempts + 1, started_at = moment, waiting_key = null
+    where j.id = any (taken);
+    return token;
 end
 $$;
 comment on function jobs.claim_for_postgres(text[], integer) is

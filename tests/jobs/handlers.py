@@ -24,6 +24,7 @@ def noop(_: Job) -> None:
 @job_kind("test.record", backoff=QUICK, max_attempts=50)
 def record_it(job: Job) -> None:
     """Leaves an effect."""
+    assert job.payload is not None
     record(job)
 
 
