@@ -2,7 +2,7 @@
 # into this folder: .venv, node_modules and .rowhouse.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down test check bench docs lock clean
+.PHONY: help install demo up down test check chaos bench docs lock clean
 
 BIN := .venv/bin
 
@@ -48,6 +48,9 @@ test: check ## Run every check and every test
 
 check: install ## Run the static half: linters, types, SQL checks, advisors
 	@$(BIN)/python -m tests.checks
+
+chaos: install ## Let everything go wrong for some minutes, and count the effects
+	@$(BIN)/python -m tests.chaos
 
 bench: install ## Measure, and write docs/performance.md
 	@$(BIN)/python -m bench

@@ -242,6 +242,8 @@ begin
         'audit.entries'::text, 'before, after, ip, user_agent'::text, 'anonymise'::text,
         ops.erase_details(erasure, person.id, null, things, addresses);
     perform ops.record_erasure(erasure, 'users.erase', null, person.id);
+    return query
+    select 'notify.messages'::text, '*'::text, 'delete'::text, notify.forget_person(person.id, addresses, person.display_name);
     tokens := tenancy.search_words(texts);
     perform tenancy.forget_words(known.workspace_id, tokens)
     from (select distinct s.workspace_id from tenancy.search_spellings s where s.word = any (tokens)) as known;

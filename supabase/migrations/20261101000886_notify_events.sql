@@ -443,6 +443,39 @@ $$;
 comment on function notify.send_auth_email(jsonb) is
 'Supabase Auth''s hook for sending mails: queues what it would have sent, in the transaction that asks for it.';
 
+-- Erasure ------------------------------------------------------------------------------------
+
+create function notify.forget_person(person uuid, addresses text[], name text) returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    -- A name of a letter or two would be found in everything.
+    words text[] := forget_person.addresses
+        || case when length(btrim(forget_person.name)) >= 3 then array[lower(btrim(forget_person.name))] else '{}'::text[] end;
+    forgotten bigint;
+begin
+    -- What was told of them, and what was written to them or names them. What is under way is on its way: its batch was
+    -- taken, or will be known to the provider when it is tried again.
+    delete from public.notifications n
+    where
+        n.actor_id = forget_person.person
+        or exists (select from unnest(words) as w (word) where position(w.word in lower(n.title || ' ' || n.body || ' ' || n.payload::text)) > 0);
+    delete from notify.messages m
+    where
+        lower(m.recipient) = any (forget_person.addresses)
+        or exists (select from unnest(words) as w (word) where position(w.word in lower(m.subject || ' ' || m.body)) > 0);
+    get diagnostics forgotten = row_count;
+    delete from notify.provider_events e
+    where exists (select from unnest(forget_person.addresses) as w (word) where position(w.word in lower(e.detail::text)) > 0);
+    delete from notify.suppressions s where s.address = any (forget_person.addresses);
+    return forgotten;
+end
+$$;
+comment on function notify.forget_person(uuid, text[], text) is
+'Deletes notifications and messages that are to a person or name them, and what is known of their addresses; returns
+how many messages went.';
+
 -- What clients call --------------------------------------------------------------------------
 
 create function notify.set_brand(

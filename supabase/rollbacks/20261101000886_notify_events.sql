@@ -7,6 +7,7 @@ drop trigger tasks_tell_of_new on public.tasks;
 drop trigger workspace_members_tell on public.workspace_members;
 drop trigger invitations_tell on public.invitations;
 drop function
+notify.forget_person(uuid, text[], text),
 public.unsubscribe(text, boolean), public.receive_mail_event(text, jsonb), public.settle_delivery(jsonb),
 public.claim_deliveries(integer), public.set_brand(uuid, text, text, text, boolean, boolean),
 notify.settle_delivery(jsonb), notify.claim_deliveries(integer),

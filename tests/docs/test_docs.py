@@ -57,7 +57,9 @@ def test_every_command_in_the_docs_exists() -> None:
 def test_no_page_names_a_table_or_function_that_is_not_there(db: Any) -> None:
     for page in [page for page in PAGES if page.parent.name != "reference"]:
         for name in set(
-            re.findall(r"`((?:public|authz|tenancy|billing|ops|audit|ledger)\.[a-z_]+)(?:\(|`)", page.read_text())
+            re.findall(
+                r"`((?:public|authz|tenancy|billing|ops|audit|ledger|jobs|notify)\.[a-z_]+)(?:\(|`)", page.read_text()
+            )
         ):
             found = db.execute("select to_regclass(%s) is not null or exists (select from pg_proc p where "
                                "p.pronamespace::regnamespace || '.' || p.proname = %s) or exists (select from permissions "

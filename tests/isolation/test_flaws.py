@@ -64,6 +64,24 @@ FLAWS = {
     "a missing index": ("drop index public.tasks_assignee_id", "no index of public.tasks begins with"),
     "a counter that is off": ("update billing.usage_counters set used = 2 where used = 0", "it counts 2"),
     "a clock set by hand": ("insert into ops.clock (set_to) values ('2020-01-01')", "the clock is set by hand"),
+    "a kind whose runner is gone": (
+        "do $$ begin execute (select 'drop function ' || oid::regprocedure from pg_proc where proname = jobs.runner_name('notify.mail_now')); end $$",
+        "the function that would run it is gone",
+    ),
+    "an event that enqueues nothing": (
+        "select jobs.on_event('public.tasks', 'insert', 'notify.send'); "
+        "do $$ begin execute (select 'drop trigger ' || trigger_name || ' on public.tasks' from jobs.table_events); end $$",
+        "the trigger that enqueues jobs notify.send is gone",
+    ),
+    "a schedule that fails": (
+        "update ops.schedules set started_at = now(), failed_at = now(), last_error = 'x' where name = 'rowhouse-purge'",
+        "its last run failed: x",
+    ),
+    "a queue that nobody empties": (
+        "select jobs.enqueue('notify.send', '{\"batch_id\": \"00000000-0000-4000-8000-000000000000\"}'); "
+        "update jobs.jobs set run_at = now() - interval '1 hour'",
+        "queue_age",
+    ),
     "a schedule that does not run": ("select cron.unschedule('rowhouse-purge-workspaces')", "pg_cron does not run it"),
     "an exclusion constraint": (
         "alter table public.projects add constraint alone exclude (name with =)", "is an exclusion constraint",

@@ -17,6 +17,8 @@ Connection = psycopg.Connection[Any]
 BEHIND_VIEWS = {
     "audit.inbox", "audit.entries", "ledger.accounts", "ledger.balances", "ledger.transactions", "ledger.entries",
 }  # fmt: skip
+# A person's own, across workspaces: tests/notify asks who sees them.
+OWN = ("notifications", "notification_preferences", "notification_hours")
 REFUSED = (psycopg.errors.InsufficientPrivilege,)
 
 
@@ -102,6 +104,7 @@ def test_every_relation_is_covered(connection: Connection) -> None:
         "cash_report",
         "trash",
         "profiles",
+        *OWN,
     }
     assert set(relations(connection)) == covered
 
@@ -110,7 +113,7 @@ def test_select_returns_exactly_the_rows_of_workspaces_where_the_role_allows_it(
     connection: Connection, world: World
 ) -> None:
     # What is in the trash depends on who deleted it: tests/trash asks.
-    for table in set(relations(connection)) - {*CATALOGUES, "profiles", "trash"}:
+    for table in set(relations(connection)) - {*CATALOGUES, *OWN, "profiles", "trash"}:
         permission = needed(connection, table)["select"]
         key = key_of(table)
         for identity in world.identities:

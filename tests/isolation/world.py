@@ -70,7 +70,7 @@ NEEDED = {
     "project_members": {"select": "projects.read", "insert": "projects.update", "delete": "projects.update"},
     "tasks": {"select": "tasks.read", "insert": "tasks.create", "update": "tasks.update", "delete": "tasks.delete"},
 }  # fmt: skip
-CATALOGUES = ("permissions", "roles", "role_permissions", "ticket_transitions")
+CATALOGUES = ("permissions", "roles", "role_permissions", "ticket_transitions", "notification_kinds")
 
 
 @dataclass(frozen=True)
