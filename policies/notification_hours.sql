@@ -1,5 +1,6 @@
 grant select, delete on public.notification_hours to authenticated;
-grant insert (user_id, digest_hour, digest_weekday, quiet_from, quiet_until) on public.notification_hours to authenticated;
+grant insert (user_id, digest_hour, digest_weekday, quiet_from, quiet_until)
+on public.notification_hours to authenticated;
 grant update (digest_hour, digest_weekday, quiet_from, quiet_until) on public.notification_hours to authenticated;
 grant select, insert, update, delete on public.notification_hours to service_role;
 

@@ -226,3 +226,7 @@ exception
     when others then raise notice 'pg_cron is not available: %', sqlerrm;
 end
 $$;
+
+-- What Realtime reads; what is in it is for migrations to say.
+create publication supabase_realtime;
+alter publication supabase_realtime owner to postgres;

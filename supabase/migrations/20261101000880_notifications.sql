@@ -178,7 +178,10 @@ for each row execute function tenancy.touch();
 
 -- Whatever was stored before anybody looked.
 update public.profiles set time_zone = 'UTC'
-where not exists (select from pg_timezone_names where pg_timezone_names.name = profiles.time_zone);
+where not exists (
+    select from pg_timezone_names
+    where pg_timezone_names.name = profiles.time_zone
+);
 
 create function notify.zone(time_zone text) returns text
 language plpgsql stable parallel safe

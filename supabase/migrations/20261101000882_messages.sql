@@ -336,7 +336,8 @@ comment on column notify.messages.body is 'The mail in plain text, or the SMS.';
 comment on column notify.messages.headers is 'More headers: how to unsubscribe.';
 comment on column notify.messages.sender is 'Whom it says it is from; settled when it is first tried.';
 comment on column notify.messages.is_transactional is 'Whether it is strictly needed, so that nobody can unsubscribe.';
-comment on column notify.messages.has_secret is 'Whether it holds a token; then it is emptied once it was sent, or never will be.';
+comment on column notify.messages.has_secret is
+'Whether it holds a token; then it is emptied once it was sent, or never will be.';
 comment on column notify.messages.state is
 'pending, sending, sent, delivered, bounced, complained; suppressed where the address is not written to; or failed.';
 comment on column notify.messages.batch_id is
@@ -359,7 +360,8 @@ begin
     return new;
 end
 $$;
-comment on function notify.forget_secret() is 'Trigger: a token stays in the outbox no longer than it takes to send it.';
+comment on function notify.forget_secret() is
+'Trigger: a token stays in the outbox no longer than it takes to send it.';
 
 create trigger messages_forget_secret before update of state on notify.messages
 for each row when (new.has_secret and new.state not in ('pending', 'sending'))

@@ -120,7 +120,8 @@ create index digests_built_at on notify.digests (built_at);
 comment on table notify.digests is 'The digests there were: one for each person, frequency and period.';
 comment on column notify.digests.user_id is 'The person.';
 comment on column notify.digests.frequency is 'daily or weekly.';
-comment on column notify.digests.period is 'The day on which it was due, by the person''s own clock; of weekly ones the Monday before.';
+comment on column notify.digests.period is
+'The day on which it was due, by the person''s own clock; of weekly ones the Monday before.';
 comment on column notify.digests.item_count is 'How many notifications went into it.';
 comment on column notify.digests.message_id is 'The mail; it is cleared before this is.';
 comment on column notify.digests.built_at is 'When it was built.';
@@ -275,7 +276,7 @@ begin
         limit build_digests.size
     );
     if cardinality(people) = 0 then
-        return 0;
+        return 0::bigint;
     end if;
     batches := notify.random_ids((2 * cardinality(people) + 99) / 100);
     -- One statement, and so one moment: what is committed while it runs waits for the next digest.
@@ -333,7 +334,7 @@ begin
     if built > 0 then
         perform notify.enqueue_batches(batches[1:((built + 99) / 100)::integer]);
     end if;
-    return cardinality(people);
+    return cardinality(people)::bigint;
 end
 $$;
 comment on function notify.build_digests(bigint) is

@@ -12,3 +12,4 @@ select ops.schedule('rowhouse-jobs-maintain', '37 * * * *', 'select jobs.maintai
 select ops.schedule('rowhouse-cron-log', '47 3 * * *', 'select jobs.clear_cron_log()', '1 day');
 select ops.schedule('rowhouse-digests', '* * * * *', 'call notify.run_digests()', '1 minute');
 select ops.schedule('rowhouse-notify-maintain', '57 3 * * *', 'select notify.maintain()', '1 day');
+select ops.schedule('rowhouse-deliver', '* * * * *', 'select notify.nudge()', '1 minute');

@@ -122,10 +122,11 @@ create policy entries_select on ledger.entries for select to authenticated
 using (workspace_id = any (array(select authz.workspaces_with('ledger.read') limit authz.refuse_estimates())));
 comment on policy entries_select on ledger.entries is 'Those whose role allows it, in their workspaces.';
 
--- policies/notification_hours.sql sha256:f9231137010f103635961fb161b2af51775c444f18c0cd121d00f31d98a99940
+-- policies/notification_hours.sql sha256:a65e56728d0d98b81358a17f24241628a29136d5b3d224878c941c23bbe21a90
 
 grant select, delete on public.notification_hours to authenticated;
-grant insert (user_id, digest_hour, digest_weekday, quiet_from, quiet_until) on public.notification_hours to authenticated;
+grant insert (user_id, digest_hour, digest_weekday, quiet_from, quiet_until)
+on public.notification_hours to authenticated;
 grant update (digest_hour, digest_weekday, quiet_from, quiet_until) on public.notification_hours to authenticated;
 grant select, insert, update, delete on public.notification_hours to service_role;
 

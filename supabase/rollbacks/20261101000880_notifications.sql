@@ -1,10 +1,11 @@
-delete from ops.not_exported where relation = 'public.notifications'::regclass;
+delete from ops.not_exported
+where relation = 'public.notifications'::regclass;
 delete from tenancy.other_tables
 where
-relation in (
-    'public.notification_kinds'::regclass, 'public.notification_preferences'::regclass,
-    'public.notification_hours'::regclass, 'public.notifications'::regclass
-);
+    relation in (
+        'public.notification_kinds'::regclass, 'public.notification_preferences'::regclass,
+        'public.notification_hours'::regclass, 'public.notifications'::regclass
+    );
 drop trigger workspace_members_forget on public.workspace_members;
 drop trigger profiles_reschedule on public.profiles;
 drop trigger profiles_time_zone on public.profiles;

@@ -30,6 +30,7 @@ EXPECTED_ADVICE = (
     ("no_primary_key", "`jobs.history_"),
     # A procedure that sets its search_path cannot commit as it goes; every name in them says its schema.
     ("function_search_path_mutable", "`jobs.run`"),
+    ("function_search_path_mutable", "`notify.run_digests`"),
 )
 
 
@@ -44,7 +45,7 @@ def command(*words: str | Path) -> str:
 
 def supabase_lint(url: str) -> str:
     return command(SUPABASE, "db", "lint", f"--remote={url}", "--level", "warning", "--fail-on", "warning", "--schema",
-                   "public,authz,tenancy,billing,ops,audit,ledger,jobs")  # fmt: skip
+                   "public,authz,tenancy,billing,ops,audit,ledger,jobs,notify")  # fmt: skip
 
 
 def supabase_advisors(url: str) -> str:

@@ -31,7 +31,8 @@ where c.message <> 'immutable expression without parameters found'
         c.message = 'text type variable is not sanitized'
         and f.oid::regproc::text in (
             'tenancy.attach', 'tenancy.is_orphan', 'tenancy.search', 'ops.import_rows', 'ops.erase_details',
-            'ops.erase_user', 'ops.erase_workspace', 'ops.run_schedule', 'jobs.write_runner', 'jobs.on_event'
+            'ops.erase_user', 'ops.erase_workspace', 'ops.run_schedule', 'jobs.write_runner', 'jobs.on_event',
+            'notify.may_see', 'notify.nudge'
         )
     )
 order by 1, 2

@@ -273,3 +273,28 @@ def test_a_secret_goes_with_every_end_of_its_message(db: Connection) -> None:
         ("failed", "[not kept]"),
     ]
     assert one(db, "select bool_or(notify.resend(id)) from notify.messages") is False
+
+
+def test_a_nudge_calls_the_function_only_where_something_waits_and_the_vault_has_the_key(db: Connection) -> None:
+    assert one(db, "select notify.nudge()") is False
+    # As pg_net and the vault have them on Supabase; neither is on a plain server.
+    run(db, "create schema net")
+    run(db, "create table public.called (url text, headers jsonb)")
+    run(
+        db,
+        "create function net.http_post(url text, body jsonb default '{}', params jsonb default '{}', headers jsonb default '{}', "
+        "timeout_milliseconds integer default 1000) returns bigint language sql as "
+        "'insert into public.called values (url, headers); select 1::bigint'",
+    )
+    run(db, "create schema vault")
+    run(db, "create table vault.decrypted_secrets (name text, decrypted_secret text)")
+    write(db)
+    assert one(db, "select notify.nudge()") is False
+    run(db, "insert into vault.decrypted_secrets values ('service_role_key', 'key')")
+    assert one(db, "select notify.nudge()") is True
+    row = run(db, "select * from public.called")[0]
+    assert (
+        row["url"] == "http://127.0.0.1:54321/functions/v1/deliver" and row["headers"]["Authorization"] == "Bearer key"
+    )
+    run(db, "select * from jobs.claim()")
+    assert one(db, "select notify.nudge()") is False
