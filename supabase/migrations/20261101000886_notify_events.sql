@@ -602,7 +602,7 @@ begin
     if key is null then
         return false;
     end if;
-    execute 'select net.http_post(url => $1, headers => $2, timeout_milliseconds => 55000)'
+    execute format('select %s(url => $1, headers => $2, timeout_milliseconds => 55000)', to_regproc('net.http_post'))
     using
         (select s.functions_url from notify.settings s) || '/deliver',
         jsonb_build_object('Authorization', 'Bearer ' || key, 'Content-Type', 'application/json');
