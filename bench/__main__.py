@@ -13,9 +13,11 @@ from pathlib import Path
 from tests.server import Server
 
 from .auditing import auditing
+from .digesting import digesting
 from .http import CONNECTIONS, end_to_end
 from .moving import moving
 from .posting import posting, statements
+from .queueing import queueing
 from .reading import growing, reading
 from .searching import searching
 from .timing import milliseconds, side_by_side
@@ -114,8 +116,17 @@ def main() -> int:
         say("export and import")
         headings = ["a workspace of", "export", "memory", "import", "memory"]
         sections.append(("Export and import", MOVING, table(headings, moving(server, arguments.rows // 5))))
+        say("digests")
+        headings = ["digests of", "database time", "a second", "time a person"]
+        sections.append(("Digests", DIGESTS, table(headings, digesting(server, arguments.rows // 10))))
     finally:
         server.stop()
+    say("queues")
+    queues, claims = queueing()
+    headings = ["queue", "enqueue one", "enqueue 1,000", "drain", "latency, p50 / p95", "bytes a job"]
+    sections.append(("Queues", QUEUES, table(headings, queues)))
+    headings = ["a claim of one job", "p50", "p99", "behind 50,000 dead rows, p50", "p99"]
+    sections.append(("Claims among dead rows", DEAD_ROWS, table(headings, claims)))
     say("end to end")
     headings = ["what answers", "requests", "of the rate", "p50", "p95", "p95 against it"]
     sections.append(("End to end", END_TO_END, table(headings, end_to_end())))
@@ -176,6 +187,20 @@ words are in every tenth to fortieth row each. Asked for: p95 flat within 2 ×."
 MOVING = """\
 Tasks, with the command line as an operator uses it. An import writes indexes and the search index; the memory is the
 process's peak. Asked for: flat memory."""
+DIGESTS = """\
+Ten notifications for each person, in three groups, over a hundred workspaces; rendered, written to the outbox, and marked.
+Asked for: 100,000 people under 60 s, growing linearly."""
+QUEUES = """\
+No-op jobs on one server with fsync, each queue in a fresh database, at its best documented settings, in three rounds in
+which they take turns; medians. In parentheses the share of the floor: a bare table and `skip locked` in batches of 1,000 by
+psycopg, without leases, retries, history, kinds or fairness. One worker process each; drained are 50,000 jobs (procrastinate:
+5,000). Latency is from before `enqueue` to the start of the handler, with an idle worker. Bytes are those on disk after
+all of it, with indexes; graphile-worker and procrastinate keep no history. pg-boss installs only with a dependency
+overridden (bench/contenders/package.json). Asked for: drain and batches faster than the other four and at least 0.5 of the
+floor, one by one at least 0.8 of a bare insert, latency p95 no worse than the best of the four."""
+DEAD_ROWS = """\
+300 times a job is enqueued and claimed by itself: in an empty table, and in one where 50,000 jobs were drained while another
+transaction's snapshot kept their dead rows from being cleared. Asked for: p99 at most 10 ms."""
 END_TO_END = f"""\
 A page of 50 projects over HTTP with {CONNECTIONS} connections; client, gateway, PostgREST and Postgres share the
 cores."""

@@ -443,6 +443,10 @@ $$;
 comment on function notify.send_auth_email(jsonb) is
 'Supabase Auth''s hook for sending mails: queues what it would have sent, in the transaction that asks for it.';
 
+select
+    audit.watch('notify.brands', 'brands', 'r.workspace_id', 'r.workspace_id'),
+    audit.watch('notify.settings', 'mail_settings', null, 'r.singleton', redacted => '{inner_key,outer_key}');
+
 -- Erasure ------------------------------------------------------------------------------------
 
 create function notify.forget_person(person uuid, addresses text[], name text) returns bigint

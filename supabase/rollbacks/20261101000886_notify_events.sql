@@ -1,3 +1,4 @@
+select audit.unwatch('notify.settings'), audit.unwatch('notify.brands');
 drop trigger suspended_workspaces_tell on authz.suspended_workspaces;
 drop trigger usage_counters_tell on billing.usage_counters;
 drop trigger transactions_tell on ledger.transactions;
