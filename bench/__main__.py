@@ -188,19 +188,20 @@ MOVING = """\
 Tasks, with the command line as an operator uses it. An import writes indexes and the search index; the memory is the
 process's peak. Asked for: flat memory."""
 DIGESTS = """\
-Ten notifications for each person, in three groups, over a hundred workspaces; rendered, written to the outbox, and marked.
-Asked for: 100,000 people under 60 s, growing linearly."""
+Ten notifications for each person, in three groups, over a hundred workspaces; rendered, written to the outbox, and
+marked. Asked for: 100,000 people under 60 s, growing linearly."""
 QUEUES = """\
-No-op jobs on one server with fsync, each queue in a fresh database, at its best documented settings, in three rounds in
-which they take turns; medians. In parentheses the share of the floor: a bare table and `skip locked` in batches of 1,000 by
-psycopg, without leases, retries, history, kinds or fairness. One worker process each; drained are 50,000 jobs (procrastinate:
-5,000). Latency is from before `enqueue` to the start of the handler, with an idle worker. Bytes are those on disk after
-all of it, with indexes; graphile-worker and procrastinate keep no history. pg-boss installs only with a dependency
-overridden (bench/contenders/package.json). Asked for: drain and batches faster than the other four and at least 0.5 of the
-floor, one by one at least 0.8 of a bare insert, latency p95 no worse than the best of the four."""
+No-op jobs on one server with fsync, each queue in a fresh database, at its best documented settings, in three rounds
+in which they take turns; medians. In parentheses the share of the floor: a bare table and `skip locked` in batches of
+1,000 by psycopg, without leases, retries, history, kinds or fairness. One worker process each; drained are 50,000
+jobs (procrastinate: 5,000). Latency is from before `enqueue` to the start of the handler, with an idle worker. Bytes
+are those on disk after all of it, with indexes; graphile-worker and procrastinate keep no history. pg-boss installs
+only with a dependency overridden (bench/contenders/package.json). Asked for: drain and batches faster than the other
+four and at least 0.5 of the floor, one by one at least 0.8 of a bare insert, latency p95 no worse than the best of
+the four."""
 DEAD_ROWS = """\
-300 times a job is enqueued and claimed by itself: in an empty table, and in one where 50,000 jobs were drained while another
-transaction's snapshot kept their dead rows from being cleared. Asked for: p99 at most 10 ms."""
+300 times a job is enqueued and claimed by itself: in an empty table, and in one where 50,000 jobs were drained while
+another transaction's snapshot kept their dead rows from being cleared. Asked for: p99 at most 10 ms."""
 END_TO_END = f"""\
 A page of 50 projects over HTTP with {CONNECTIONS} connections; client, gateway, PostgREST and Postgres share the
 cores."""

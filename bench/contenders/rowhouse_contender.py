@@ -14,8 +14,9 @@ from typing import Any
 
 import psycopg
 from psycopg_pool import ConnectionPool
+from rowhouse.worker.attempts import Settings
 from rowhouse.worker.kinds import Job, Registry
-from rowhouse.worker.loop import Settings, Worker
+from rowhouse.worker.loop import Worker
 from rowhouse.worker.report import Report
 
 URL = os.environ["DATABASE_URL"]

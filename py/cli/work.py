@@ -56,8 +56,9 @@ def work(
 
     from ..settings import database_url, setting
     from ..worker import delivery  # noqa: F401  registers the house's own kinds
+    from ..worker.attempts import Settings
     from ..worker.kinds import registry
-    from ..worker.loop import Settings, Worker
+    from ..worker.loop import Worker
     from ..worker.report import Report
 
     if log not in ("job", "trouble", "nothing"):

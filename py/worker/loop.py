@@ -14,17 +14,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from .kinds import GiveUpError, Job, Registry, RetryError
+from .attempts import Lease, Result, Running, Settings, attempt
+from .kinds import Job, Registry
 from .report import Report
 
-UNKNOWN_KIND_SECONDS = 30.0
 # From so many jobs a claim on it pays to have two under way.
 MUCH = 200
 # The payload as text: what cannot be read is the fault of one job, and found when that one is run.
@@ -32,62 +31,6 @@ CLAIM = """
 select c.id, c.kind, c.queue, c.workspace_id, c.payload::text, c.attempt, c.max_attempts, c.timeout, c.lease::text
 from jobs.claim(%s, %s, %s, %s) c
 """
-
-
-@dataclass
-class Settings:
-    """How a worker works. Times in seconds; `batch` is the most jobs that one claim takes."""
-
-    queues: list[str] | None = None
-    concurrency: int = 10
-    batch: int = 500
-    lease: float = 60.0
-    poll: float = 1.0
-    grace: float = 30.0
-    in_postgres: bool = True
-    once: bool = False
-    drain: bool = False
-    listen_url: str = ""
-
-
-@dataclass(slots=True)
-class Lease:
-    """A claim of ours: until when it holds by our own clock, and how many of its jobs are not settled."""
-
-    token: str
-    deadline: float
-    open: int
-
-
-@dataclass(slots=True)
-class Result:
-    """How an attempt ended: without an error, with one, or not at all (`released`)."""
-
-    job: Job
-    seconds: float
-    error: str | None = None
-    retry_in: float | None = None
-    is_permanent: bool = False
-    released: bool = False
-    is_told: bool = False
-
-
-def _words(error: BaseException) -> str:
-    """What an error says, as far as Postgres can keep it."""
-    try:
-        text = str(error)
-    except Exception:
-        text = "it cannot say what went wrong"
-    return text.replace("\0", "").encode("utf-8", "replace").decode()[:10_000]
-
-
-@dataclass
-class Running:
-    """What a runner is at; `abandoned` once its job has taken too long and was reported as failed."""
-
-    job: Job | None = None
-    begun: float = 0.0
-    abandoned: bool = False
 
 
 class Worker:
@@ -310,26 +253,10 @@ class Worker:
                 self._hand_in(Result(job, 0.0, retry_in=0.0, released=True))
                 continue
             place.job, place.begun = job, begun
-            result = self._attempt(job, begun)
+            result = attempt(self.kinds, job, begun)
             if not place.abandoned:
                 place.job = None
                 self._hand_in(result)
-
-    def _attempt(self, job: Job, begun: float) -> Result:
-        kind = self.kinds.get(job.kind)
-        if kind is None:
-            # A newer project enqueued it, and a newer worker will know it.
-            return Result(job, 0.0, released=True, retry_in=UNKNOWN_KIND_SECONDS, error="unknown kind")
-        try:
-            kind.handler(job)
-        except RetryError as error:
-            return Result(job, time.monotonic() - begun, _words(error), error.seconds, released=not error.counts)
-        except GiveUpError as error:
-            return Result(job, time.monotonic() - begun, _words(error), is_permanent=True)
-        except BaseException as error:
-            # SystemExit too: a job does not end its worker.
-            return Result(job, time.monotonic() - begun, f"{type(error).__name__}: {_words(error)}")
-        return Result(job, time.monotonic() - begun)
 
     def _hand_in(self, result: Result) -> None:
         self.results.append(result)

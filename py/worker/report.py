@@ -18,7 +18,7 @@ from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from .loop import Result, Settings
+    from .attempts import Result, Settings
 
 UNHEALTHY_AFTER_SECONDS = 30.0
 BUCKETS = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0)

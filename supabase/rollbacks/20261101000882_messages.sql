@@ -1,12 +1,6 @@
 delete from ops.not_exported
 where relation in ('notify.messages'::regclass, 'jobs.jobs'::regclass, 'jobs.history'::regclass);
-drop function
-notify.maintain(), notify.receive(text, jsonb), notify.resend(uuid), notify.refused(uuid, text, boolean, boolean),
-notify.taken_before(uuid, text), notify.accepted(uuid, jsonb),
-notify.apply_event(notify.provider_events), notify.take(uuid), notify.body_of(notify.messages),
-notify.sender_of(text, uuid),
-notify.unsubscribe(text, boolean), notify.unsubscribe_headers(text), notify.unsubscribe_url(uuid, uuid, text),
-notify.write_message(text, text, text, notify.rendered, uuid, uuid, boolean, boolean, jsonb);
+drop function notify.write_message(text, text, text, notify.rendered, uuid, uuid, boolean, boolean, jsonb);
 drop table notify.provider_events, notify.messages, notify.suppressions;
 drop function notify.forget_secret(), notify.is_address(text, text);
 drop function
