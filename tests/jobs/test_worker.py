@@ -135,7 +135,7 @@ def test_a_killed_worker_loses_nothing(database: Database, jobs: Connection) -> 
 def test_a_worker_that_slept_past_its_lease_completes_nothing(
     database: Database, jobs: Connection, tmp_path: Path
 ) -> None:
-    job = enqueue(jobs, "test.slow", {"seconds": 1})
+    job = enqueue(jobs, "test.slow", {"seconds": 4})
     with Worker(database.url(), "--lease", "2", "--concurrency", "1", log=tmp_path / "log") as sleeper:
         until(lambda: one(jobs, "select count(*) from jobs.jobs where state = 'processing'"), "the claim")
         sleeper.signal(signal.SIGSTOP)
@@ -150,20 +150,21 @@ def test_a_worker_that_slept_past_its_lease_completes_nothing(
 
 
 def test_cut_connections_lose_nothing(database: Database, jobs: Connection, tmp_path: Path) -> None:
-    made = [enqueue(jobs, "test.slow", {"seconds": 0.02}) for _ in range(150)]
+    made = [enqueue(jobs, "test.slow", {"seconds": 0.1}) for _ in range(150)]
     with (
         Worker(
             database.url(), "--concurrency", "4", "--batch", "20", "--lease", "3", "--poll", "0.2", log=tmp_path / "log"
         ),
         database.connect(SUPERUSER, autocommit=True) as superuser,
     ):
-        while left(jobs):
+        for _ in range(25):
             run(
                 superuser,
                 "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() "
                 "and application_name like 'rowhouse %%' and random() < 0.3",
             )
             run(superuser, "select pg_sleep(0.2)")
+        until(lambda: left(jobs) == 0, "the end")
     assert set(effects(jobs)) == set(made)
 
 
