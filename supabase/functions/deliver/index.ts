@@ -3,7 +3,7 @@
  * of it. Called with the service role's key, by pg_cron through pg_net or by any other clock. What is sent, to whom and
  * whether again is decided in the database.
  */
-import { Resend } from "resend";
+import { Resend } from "npm:resend@6.38.0";
 import { call, refuse } from "../_shared/database.ts";
 
 const TIMEOUT_MS = 20_000;

@@ -2,7 +2,7 @@
  * What Resend tells of mails: delivered, bounced, complained. The signature is checked over the body as it came; then
  * one call of the database keeps the event before it is answered. https://resend.com/docs/dashboard/webhooks
  */
-import { Resend } from "resend";
+import { Resend } from "npm:resend@6.38.0";
 import { bodyOf, call, DatabaseError, refuse } from "../_shared/database.ts";
 
 const LIMIT_BYTES = 256 * 1024;
