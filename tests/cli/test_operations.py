@@ -44,7 +44,10 @@ def test_jobs_are_listed_shown_retried_and_discarded(busy: dict[str, Any]) -> No
     assert answer(database, "jobs", "show", job)["payload"] == {"n": 1}
     assert len(answer(database, "jobs", "list", "--kind", "crm.push")["rows"]) == 2
     page = answer(database, "jobs", "list", "--limit", "1")
-    assert answer(database, "jobs", "list", "--limit", "1", "--after", page["next_after"])["rows"][0]["id"] < page["rows"][0]["id"]
+    assert (
+        answer(database, "jobs", "list", "--limit", "1", "--after", page["next_after"])["rows"][0]["id"]
+        < page["rows"][0]["id"]
+    )
     done = answer(database, "jobs", "list", "--finished")["rows"]
     assert [(row["state"], row["kind"]) for row in done] == [("completed", "crm.push")]
     assert done[0]["finished_at"]
@@ -109,7 +112,9 @@ def test_messages_are_listed_shown_and_addresses_suppressed(busy: dict[str, Any]
     assert answer(database, "mail", "show", row["id"])["state"] == "pending"
     assert rowhouse(database, "mail", "resend", row["id"], "--yes").returncode == 1
     answer(database, "mail", "suppress", "Eve@example.com", "--reason", "asked")
-    assert [(s["address"], s["detail"]) for s in answer(database, "mail", "suppressed")] == [("eve@example.com", "asked")]
+    assert [(s["address"], s["detail"]) for s in answer(database, "mail", "suppressed")] == [
+        ("eve@example.com", "asked")
+    ]
     assert answer(database, "mail", "unsuppress", "eve@example.com")["was"] is True
     assert answer(database, "mail", "unsuppress", "eve@example.com")["was"] is False
     changed = answer(database, "mail", "settings", "--set", "sender_email=hi@acme.example", "--set", "colour=#112233")
