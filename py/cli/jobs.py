@@ -10,6 +10,7 @@ import typer
 from .. import operations
 from ..database import connect
 from ..errors import UsageError
+from ..queries import Page
 from .listing import After, Limit, Yes, show_page
 from .output import Json, confirm, done, show, show_one
 
@@ -42,7 +43,13 @@ def list_(
         page = operations.list_jobs(
             connection, state=state, kind=kind, workspace=workspace, finished=finished, after=after, limit=limit
         )
-    show_page(page, as_json=as_json, empty="No jobs.")
+    show_page(page if as_json else _for_people(page), as_json=as_json, empty="No jobs.", whole=("kind",))
+
+
+def _for_people(page: Page) -> Page:
+    """What fits a terminal: `jobs show` has the rest."""
+    names = ("id", "kind", "workspace", "state", "attempts", "run_at", "finished_at", "last_error")
+    return Page([{name: row[name] for name in names if name in row} for row in page.rows], page.next_after)
 
 
 @app.command("show")
@@ -68,7 +75,9 @@ def dead(kind: Kind = None, after: After = None, limit: Limit = 50, as_json: Jso
     """
     with connect() as connection:
         page = operations.list_jobs(connection, state="failed", kind=kind, after=after, limit=limit)
-    show_page(page, as_json=as_json, empty="Nothing has failed for good.")
+    show_page(
+        page if as_json else _for_people(page), as_json=as_json, empty="Nothing has failed for good.", whole=("kind",)
+    )
 
 
 def _chosen(connection: Any, ids: list[int] | None, kind: str | None, everything: bool) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -19,11 +20,11 @@ Slug = Annotated[str, typer.Argument(help="The workspace's slug.", metavar="WORK
 Email = Annotated[str, typer.Argument(help="The address they sign in with.", metavar="EMAIL")]
 
 
-def show_page(page: Page, *, as_json: bool, empty: str) -> None:
+def show_page(page: Page, *, as_json: bool, empty: str, whole: Sequence[str] = ()) -> None:
     """Prints a page and how to get the next one; as JSON, an object with `rows` and `next_after`."""
     if as_json:
         print_json({"rows": page.rows, "next_after": page.next_after})
         return
-    show(page.rows, as_json=False, empty=empty)
+    show(page.rows, as_json=False, empty=empty, whole=whole)
     if page.next_after:
         typer.echo(f"There are more: --after {page.next_after}")

@@ -11,7 +11,8 @@ import typer
 from .. import operations
 from ..database import connect
 from ..errors import UsageError
-from .listing import After, Limit, Yes
+from ..queries import Page
+from .listing import After, Limit, Yes, show_page
 from .output import Json, confirm, done, open_page, show, show_one
 
 app = typer.Typer(
@@ -39,11 +40,11 @@ def list_(
       rowhouse mail list --state bounced
       rowhouse mail list --to ada@example.com
     """
-    from .listing import show_page
-
     with connect() as connection:
         page = operations.list_messages(connection, state=state, to=to, after=after, limit=limit)
-    show_page(page, as_json=as_json, empty="No messages.")
+    names = ("created_at", "id", "recipient", "subject", "state", "last_error")
+    rows = page.rows if as_json else [{name: row[name] for name in names} for row in page.rows]
+    show_page(Page(rows, page.next_after), as_json=as_json, empty="No messages.", whole=("state",))
 
 
 @app.command("show")

@@ -10,7 +10,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import typer
@@ -44,8 +44,15 @@ def cell(value: Any) -> str:
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
-def show(rows: Sequence[dict[str, Any]], *, as_json: bool, title: str = "", empty: str = "Nothing here.") -> None:
-    """Prints rows as a table, or as a JSON array."""
+def show(
+    rows: Sequence[dict[str, Any]],
+    *,
+    as_json: bool,
+    title: str = "",
+    empty: str = "Nothing here.",
+    whole: Sequence[str] = (),
+) -> None:
+    """Prints rows as a table, or as a JSON array; the columns named in `whole` are never folded."""
     if as_json:
         print_json(list(rows))
         return
@@ -59,7 +66,8 @@ def show(rows: Sequence[dict[str, Any]], *, as_json: bool, title: str = "", empt
     table = Table(title=title or None, header_style="bold", title_justify="left")
     for name in rows[0]:
         numeric = all(isinstance(row[name], int) and not isinstance(row[name], bool) for row in rows)
-        table.add_column(name.replace("_", " "), justify="right" if numeric else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if numeric else "left"
+        table.add_column(name.replace("_", " "), justify=justify, overflow="fold", no_wrap=name in whole)
     for row in rows:
         table.add_row(*(escape(cell(value)) for value in row.values()))
     Console().print(table)

@@ -24,7 +24,7 @@ def list_(as_json: Json = False) -> None:
     """
     with connect() as connection:
         rows = operations.list_schedules(connection)
-    show(rows, as_json=as_json)
+    show(rows, as_json=as_json, whole=("name", "outcome"))
 
 
 @app.command()

@@ -200,6 +200,40 @@ as $$
 $$;
 comment on function jobs.settle(uuid, bigint) is 'Counts jobs of a lease as settled; the lease goes with the last.';
 
+create function jobs.file_away(
+    ids bigint[], state text, lease uuid default null, worker text default null, error text default null
+) returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+    moment timestamptz := ops.now();
+    filed bigint;
+begin
+    with gone as (
+        delete from jobs.jobs j
+        where j.id = any (file_away.ids) and (file_away.lease is null or j.lease = file_away.lease)
+        returning j.*
+    )
+    insert into jobs.history (
+        id, kind, queue, workspace_id, priority, state, attempts, run_at, enqueued_at, started_at, finished_at,
+        worker, dedupe_key, payload, last_error
+    )
+    select
+        g.id, g.kind, g.queue, g.workspace_id, g.priority, file_away.state, g.attempts, g.run_at, g.enqueued_at,
+        g.started_at, moment, file_away.worker, g.dedupe_key, g.payload, coalesce(file_away.error, g.last_error)
+    from gone g;
+    get diagnostics filed = row_count;
+    return filed;
+end
+$$;
+comment on function jobs.file_away(bigint[], text, uuid, text, text) is
+'Moves jobs to history, all of them or those that a lease still holds; returns how many.';
+
 create function jobs.put_back(job jobs.jobs, run_at timestamptz, attempts bigint, error text) returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -225,15 +259,7 @@ exception
         where j.id = job.id;
         return true;
     when unique_violation then
-        with gone as (delete from jobs.jobs j where j.id = job.id returning j.*)
-        insert into jobs.history (
-            id, kind, queue, workspace_id, priority, state, attempts, run_at, enqueued_at, started_at, finished_at,
-            dedupe_key, payload, last_error
-        )
-        select
-            g.id, g.kind, g.queue, g.workspace_id, g.priority, 'merged', g.attempts, g.run_at, g.enqueued_at,
-            g.started_at, moment, g.dedupe_key, g.payload, coalesce(put_back.error, g.last_error)
-        from gone g;
+        perform jobs.file_away(array[job.id], 'merged', error => put_back.error);
         return false;
 end
 $$;
@@ -426,24 +452,12 @@ set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
 declare
-    moment timestamptz := ops.now();
     by_whom text;
     completed bigint;
 begin
     -- The lease first, then its jobs: so does whoever takes them back.
     select l.worker into by_whom from jobs.leases l where l.token = complete.lease for update;
-    with gone as (
-        delete from jobs.jobs j where j.id = any (complete.ids) and j.lease = complete.lease returning j.*
-    )
-    insert into jobs.history (
-        id, kind, queue, workspace_id, priority, state, attempts, run_at, enqueued_at, started_at, finished_at,
-        worker, dedupe_key, payload, last_error
-    )
-    select
-        g.id, g.kind, g.queue, g.workspace_id, g.priority, 'completed', g.attempts, g.run_at, g.enqueued_at,
-        g.started_at, moment, by_whom, g.dedupe_key, g.payload, g.last_error
-    from gone g;
-    get diagnostics completed = row_count;
+    completed := jobs.file_away(complete.ids, 'completed', complete.lease, by_whom);
     perform jobs.settle(complete.lease, completed);
     return completed;
 end

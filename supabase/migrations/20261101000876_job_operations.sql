@@ -146,26 +146,18 @@ $$;
 comment on function jobs.retry(bigint[]) is 'Has failed jobs wait again, with all their attempts; returns how many.';
 
 create function jobs.discard(ids bigint[]) returns bigint
-language plpgsql
+language sql
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-    discarded bigint;
-begin
-    with gone as (
-        delete from jobs.jobs j where j.id = any (discard.ids) and j.state in ('failed', 'pending') returning j.*
+    select jobs.file_away(
+        array(
+            select j.id from jobs.jobs j
+            where j.id = any (discard.ids) and j.state in ('failed', 'pending')
+            order by j.id
+            for update
+        ),
+        'discarded'
     )
-    insert into jobs.history (
-        id, kind, queue, workspace_id, priority, state, attempts, run_at, enqueued_at, started_at, finished_at,
-        dedupe_key, payload, last_error
-    )
-    select
-        g.id, g.kind, g.queue, g.workspace_id, g.priority, 'discarded', g.attempts, g.run_at, g.enqueued_at,
-        g.started_at, ops.now(), g.dedupe_key, g.payload, g.last_error
-    from gone g;
-    get diagnostics discarded = row_count;
-    return discarded;
-end
 $$;
 comment on function jobs.discard(bigint[]) is
 'Drops jobs that wait or have failed; history keeps them. Returns how many.';
