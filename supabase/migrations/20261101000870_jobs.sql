@@ -98,7 +98,6 @@ create table jobs.jobs (
     run_at timestamptz not null,
     enqueued_at timestamptz not null,
     dedupe_key text,
-    waiting_key text,
     payload jsonb not null,
     lease uuid,
     started_at timestamptz,
@@ -111,8 +110,6 @@ create table jobs.jobs (
     constraint jobs_dedupe_key_is_short check (length(dedupe_key) between 1 and 200),
     constraint jobs_run_at_is_a_time check (isfinite(run_at))
 ) with (
-    -- What a claim changes is in no index, and its new version finds room beside the old: a claim writes one page.
-    fillfactor = 50,
     -- Rows come and go: dead ones are cleared by the thousand, not by the share of a table that is near empty.
     autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
     autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 20000,
@@ -125,13 +122,13 @@ create policy jobs_nobody on jobs.jobs using (false);
 create index jobs_ready on jobs.jobs (
     executor, queue, priority, coalesce(workspace_id, '00000000-0000-0000-0000-000000000000'::uuid), id
 )
-where is_due;
-create index jobs_later on jobs.jobs (run_at) where not is_due and failed_at is null;
-create index jobs_failed on jobs.jobs (failed_at) where failed_at is not null;
+where state = 'pending' and is_due;
+create index jobs_later on jobs.jobs (run_at) where state = 'pending' and not is_due;
+create index jobs_failed on jobs.jobs (failed_at) where state = 'failed';
 create unique index jobs_waiting_once on jobs.jobs (
-    kind, waiting_key, coalesce(workspace_id, '00000000-0000-0000-0000-000000000000'::uuid)
+    kind, dedupe_key, coalesce(workspace_id, '00000000-0000-0000-0000-000000000000'::uuid)
 )
-where waiting_key is not null;
+where state = 'pending' and dedupe_key is not null;
 comment on table jobs.jobs is 'What waits, runs, or has failed for good. What is completed is in jobs.history.';
 comment on column jobs.jobs.id is 'The job.';
 comment on column jobs.jobs.kind is 'What is to be done.';
@@ -140,13 +137,12 @@ comment on column jobs.jobs.queue is 'Where it waits.';
 comment on column jobs.jobs.workspace_id is 'For which tenant; null for the house.';
 comment on column jobs.jobs.priority is '0 to 1000; lower goes first.';
 comment on column jobs.jobs.state is 'pending, processing or failed.';
-comment on column jobs.jobs.is_due is 'Whether run_at has come, as the last claim saw it; stays true while it runs.';
+comment on column jobs.jobs.is_due is 'Whether run_at has come, as the last claim saw it.';
 comment on column jobs.jobs.attempts is 'How often it was begun.';
 comment on column jobs.jobs.max_attempts is 'How often it may be.';
 comment on column jobs.jobs.run_at is 'Not before.';
 comment on column jobs.jobs.enqueued_at is 'When it was asked for.';
 comment on column jobs.jobs.dedupe_key is 'Of one kind, workspace and key only one waits.';
-comment on column jobs.jobs.waiting_key is 'The dedupe key while it waits; null while it runs.';
 comment on column jobs.jobs.payload is 'What the handler needs to know: ids rather than contents.';
 comment on column jobs.jobs.lease is 'The token of whoever runs it.';
 comment on column jobs.jobs.started_at is 'When it was last claimed.';

@@ -295,16 +295,15 @@ begin
         ) returning id into made;
     else
         insert into jobs.jobs as j (
-            kind, executor, queue, workspace_id, priority, is_due, max_attempts, run_at, enqueued_at, payload, dedupe_key,
-            waiting_key
+            kind, executor, queue, workspace_id, priority, is_due, max_attempts, run_at, enqueued_at, payload, dedupe_key
         ) values (
             known.kind, known.executor, coalesce(enqueue.queue, known.queue), enqueue.workspace_id,
             coalesce(enqueue.priority, known.priority), coalesce(enqueue.run_at <= moment, true),
             coalesce(enqueue.max_attempts, known.max_attempts), coalesce(enqueue.run_at, moment), moment,
-            enqueue.payload, enqueue.dedupe_key, enqueue.dedupe_key
+            enqueue.payload, enqueue.dedupe_key
         )
-        on conflict (kind, waiting_key, coalesce(workspace_id, '00000000-0000-0000-0000-000000000000'::uuid))
-        where waiting_key is not null
+        on conflict (kind, dedupe_key, coalesce(workspace_id, '00000000-0000-0000-0000-000000000000'::uuid))
+        where state = 'pending' and dedupe_key is not null
         -- The one that waits takes the newer payload, and the earlier time.
         do update
         set

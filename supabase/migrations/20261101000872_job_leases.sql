@@ -151,7 +151,7 @@ begin
     where j.id = any (
         array(
             select l.id from jobs.jobs l
-            where not l.is_due and l.failed_at is null and l.run_at <= promote.moment
+            where l.state = 'pending' and not l.is_due and l.run_at <= promote.moment
             order by l.run_at
             limit 5000
             for update skip locked
@@ -246,7 +246,7 @@ begin
     update jobs.jobs j
     set
         state = 'pending', lease = null, attempts = put_back.attempts, run_at = put_back.run_at,
-        waiting_key = j.dedupe_key, is_due = put_back.run_at <= moment, last_error = coalesce(put_back.error, j.last_error)
+        is_due = put_back.run_at <= moment, last_error = coalesce(put_back.error, j.last_error)
     where j.id = job.id;
     return true;
 exception
@@ -414,8 +414,7 @@ begin
     select l.job_ids into taken from jobs.leases l where l.token = given.token;
     return query
     update jobs.jobs j
-    set
-        state = 'processing', lease = given.token, attempts = j.attempts + 1, started_at = moment, waiting_key = null
+    set state = 'processing', lease = given.token, attempts = j.attempts + 1, started_at = moment
     where j.id = any (taken)
     returning
         j.id, j.kind, j.queue, j.workspace_id, j.payload, j.attempts, j.max_attempts,

@@ -235,8 +235,7 @@ begin
     );
     select l.job_ids into taken from jobs.leases l where l.token = given.token;
     update jobs.jobs j
-    set
-        state = 'processing', lease = given.token, attempts = j.attempts + 1, started_at = moment, waiting_key = null
+    set state = 'processing', lease = given.token, attempts = j.attempts + 1, started_at = moment
     where j.id = any (taken);
     return token;
 end
