@@ -19,7 +19,7 @@ from jobs.jobs j left join public.workspaces w on w.id = j.workspace_id
 where (%(state)s::text is null or j.state = %(state)s)
 """
 HISTORY = """
-select j.id, j.kind, j.queue, w.slug as workspace, j.state, j.attempts, null::bigint, j.finished_at, j.last_error
+select j.id, j.kind, j.queue, w.slug as workspace, j.state, j.attempts, j.finished_at, j.last_error
 from jobs.history j left join public.workspaces w on w.id = j.workspace_id
 where (%(state)s::text is null or j.state = %(state)s)
 """
@@ -46,14 +46,7 @@ def list_jobs(
         and (%(after)s::bigint is null or j.id < %(after)s::bigint)
         order by j.id desc limit %(limit)s"""
     wanted = {"state": state, "kind": kind, "workspace": workspace, "after": after}
-    page = fetch_page(connection, query, wanted, "id", limit)
-    if is_history:
-        rows = [
-            {**{name: value for name, value in row.items() if name != "int8"}, "finished_at": row.pop("finished_at")}
-            for row in page.rows
-        ]
-        return Page(rows, page.next_after)
-    return page
+    return fetch_page(connection, query, wanted, "id", limit)
 
 
 def show_job(connection: Connection, job: int) -> Row:

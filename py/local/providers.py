@@ -29,7 +29,7 @@ FAULTS = ("down", "late", "lost", "half", "429", "500", "503")
 class Memory:
     """What was taken, by whom it was asked, and how the next requests are to fail."""
 
-    def __init__(self, outbox: Path | None) -> None:
+    def __init__(self, outbox: Path | None = None) -> None:
         self.outbox = outbox
         self.lock = threading.Lock()
         self.answers: dict[str, tuple[str, Answer]] = {}
@@ -215,15 +215,15 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
 
-def serve(port: int, outbox: Path | None = None) -> ThreadingHTTPServer:
+class Server(ThreadingHTTPServer):
     """A stand-in on a port of the loopback interface; `serve_forever()` runs it. `memory` is what it took."""
-    memory = Memory(outbox)
-    handler = type("BoundHandler", (Handler,), {"memory": memory})
-    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
-    server.daemon_threads = True
-    server.memory = memory  # type: ignore[attr-defined]
-    return server
+
+    daemon_threads = True
+
+    def __init__(self, port: int, memory: Memory) -> None:
+        self.memory = memory
+        super().__init__(("127.0.0.1", port), type("BoundHandler", (Handler,), {"memory": memory}))
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]), Path(sys.argv[2])).serve_forever()
+    Server(int(sys.argv[1]), Memory(Path(sys.argv[2]))).serve_forever()

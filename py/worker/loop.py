@@ -335,7 +335,8 @@ class Worker:
                 self.report.lost(len(done) - count)
             # Told once: what follows may fail and be told again.
             for result in results:
-                result.is_told = result.is_told or (result.error is None and not result.released)
+                if result.error is None and not result.released:
+                    result.is_told = True
         for delay in {r.retry_in for r in results if r.released}:
             given = [r.job.id for r in results if r.released and r.retry_in == delay]
             self._ask("select jobs.release(%s::uuid, %s, %s)", [token, given, delay])
@@ -349,8 +350,7 @@ class Worker:
     # Leases --------------------------------------------------------------------------------------
 
     def _keep_leases(self) -> None:
-        pause = min(self.settings.lease / 3, 5.0)
-        while not self.stopped.wait(min(pause, 0.25)):
+        while not self.stopped.wait(0.25):
             self._end_overdue()
             now = time.monotonic()
             due = [lease for lease in list(self.leases.values()) if lease.deadline - now < self.settings.lease * 2 / 3]

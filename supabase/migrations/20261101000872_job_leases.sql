@@ -181,14 +181,15 @@ comment on function jobs.backoff(jobs.kinds, bigint) is
 'How long to wait after so many attempts: exponential, with jitter.';
 
 create function jobs.delay(seconds double precision) returns interval
-language sql immutable parallel safe
+language sql immutable parallel safe strict
 set search_path = pg_catalog, pg_temp
 as $$
     select make_interval(
         secs => case when delay.seconds between 0 and 604800 then delay.seconds when delay.seconds > 0 then 604800 else 0 end
     )
 $$;
-comment on function jobs.delay(double precision) is 'So many seconds, but at most a week, and never less than none.';
+comment on function jobs.delay(double precision) is
+'So many seconds, but at most a week, and never less than none; null for null.';
 
 create function jobs.settle(lease uuid, settled bigint) returns void
 language sql
@@ -489,7 +490,7 @@ begin
         continue when not found;
         fail.id := job.id;
         fail.state := jobs.fail_one(
-            job, coalesce(failure.error, 'it did not say why'), case when failure.retry_in is not null then jobs.delay(failure.retry_in) end,
+            job, coalesce(failure.error, 'it did not say why'), jobs.delay(failure.retry_in),
             coalesce(failure.is_permanent, false)
         );
         settled := settled + 1;

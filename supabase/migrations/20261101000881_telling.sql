@@ -132,6 +132,11 @@ declare
     known public.notification_kinds;
     moment timestamptz := ops.now();
     missing text;
+    -- The same for all who are told.
+    filled_title text;
+    filled_body text;
+    filled_summary text;
+    filled_link text;
     told bigint;
 begin
     select k.* into known from public.notification_kinds k where k.kind = emit.kind;
@@ -146,16 +151,17 @@ begin
         raise exception 'a notification % lacks %', known.kind, quote_literal(missing)
             using errcode = 'invalid_parameter_value', hint = 'Its templates name it: give it in the payload.';
     end if;
+    filled_title := notify.fill(known.title, emit.payload);
+    filled_body := notify.fill(known.body, emit.payload);
+    filled_summary := notify.fill(known.summary, emit.payload);
+    filled_link := notify.fill(known.link, emit.payload);
     with written as (
         insert into public.notifications (
             workspace_id, recipient_id, kind, title, body, summary, link, subject_id, payload, actor_id, frequency, due_at,
             created_at
         )
         select
-            emit.workspace_id, a.user_id, known.kind,
-            notify.fill(known.title, emit.payload), notify.fill(known.body, emit.payload),
-            notify.fill(known.summary, emit.payload), notify.fill(known.link, emit.payload),
-            emit.subject_id, emit.payload, authz.user_id(), (a.wishes).frequency, notify.due_at(a.wishes, moment), moment
+            emit.workspace_id, a.user_id, known.kind, filled_title, filled_body, filled_summary, filled_link, emit.subject_id, emit.payload, authz.user_id(), (a.wishes).frequency, notify.due_at(a.wishes, moment), moment
         from (
             select m.user_id, notify.wishes_of(m.user_id, emit.workspace_id, known) as wishes
             from notify.audience(emit.workspace_id, known, emit.subject_id, emit.recipients) as m (user_id)

@@ -47,7 +47,9 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    batches uuid[] := notify.random_ids((jsonb_array_length(job.payload -> 'ids') + 99) / 100);
+    tenant constant uuid := (job.payload ->> 'workspace_id')::uuid;
+    ids uuid[] := array(select u.id::uuid from jsonb_array_elements_text(job.payload -> 'ids') as u (id));
+    batches uuid[] := notify.random_ids((cardinality(ids) + 99) / 100);
     members uuid[];
 begin
     -- All of a job are of one kind: it comes from one emit.
@@ -56,12 +58,10 @@ begin
         from (
             select k.permission from public.notifications n
             join public.notification_kinds k on k.kind = n.kind
-            where
-                n.workspace_id = (job.payload ->> 'workspace_id')::uuid
-                and n.id in (select u.id::uuid from jsonb_array_elements_text(job.payload -> 'ids') as u (id))
+            where n.workspace_id = tenant and n.id = any (ids)
             limit 1
         ) as kind
-        cross join lateral authz.members_with((job.payload ->> 'workspace_id')::uuid, kind.permission) as m (id)
+        cross join lateral authz.members_with(tenant, kind.permission) as m (id)
     );
     insert into notify.messages (
         workspace_id, channel, kind, recipient, recipient_id, subject, html, body, headers, batch_id
@@ -84,15 +84,12 @@ begin
                 n.subject_id is null or not coalesce(notify.has_row_rules(k.relation), false)
                 or notify.may_see(n.recipient_id, k.relation, n.workspace_id, n.subject_id)
             )
-            and n.workspace_id = (job.payload ->> 'workspace_id')::uuid
-            and n.id in (select u.id::uuid from jsonb_array_elements_text(job.payload -> 'ids') as u (id))
+            and n.workspace_id = tenant and n.id = any (ids)
             -- Whoever has seen it in the app meanwhile needs no mail.
             and n.read_at is null and n.due_at is not null and n.frequency = 'immediately'
     ) as r;
     update public.notifications n set due_at = null
-    where
-        n.workspace_id = (job.payload ->> 'workspace_id')::uuid
-        and n.id in (select u.id::uuid from jsonb_array_elements_text(job.payload -> 'ids') as u (id));
+    where n.workspace_id = tenant and n.id = any (ids);
     perform notify.enqueue_batches(
         array(select b.id from unnest(batches) as b (id) where exists (select from notify.messages m where m.batch_id = b.id))
     );

@@ -48,6 +48,21 @@ $$
 """
 
 
+class Unreliable(providers.Memory):
+    """Fails every third time, one way or another, until all is over."""
+
+    def __init__(self, chaos: Chaos) -> None:
+        super().__init__()
+        self.chaos = chaos
+
+    def next_fault(self, channel: str) -> str | None:
+        if self.chaos.is_over or self.chaos.random.random() > 0.35:
+            return None
+        fault = self.chaos.random.choice(FAULTS)
+        self.chaos.happened[f"provider of {channel}: {fault}"] += 1
+        return fault
+
+
 class Chaos:
     """The house, what happens to it, and the count of what happened."""
 
@@ -63,9 +78,8 @@ class Chaos:
         self.server.cluster.start(self.server.folder / "log")
         self.server.make_template()
         self.database = Database(TEMPLATE, self.server.cluster.port, self.server.password)
-        self.provider = providers.serve(free_port())
-        self.memory: providers.Memory = self.provider.memory  # type: ignore[attr-defined]
-        self.memory.next_fault = self._fault
+        self.memory = Unreliable(self)
+        self.provider = providers.Server(free_port(), self.memory)
         self.is_over = False
         self.offset = 0.0
         self.workers: list[Worker] = []
@@ -141,14 +155,6 @@ class Chaos:
         return jobs, messages
 
     # What happens to it ---------------------------------------------------------------------------
-
-    def _fault(self, _: str) -> str | None:
-        self.memory.requests += 1
-        if self.is_over or self.random.random() > 0.35:
-            return None
-        fault = self.random.choice(FAULTS)
-        self.happened[f"provider: {fault}"] += 1
-        return fault
 
     def kill(self) -> None:
         place = self.random.randrange(len(self.workers))

@@ -378,3 +378,12 @@ def test_a_worker_cannot_change_what_a_migration_declared(db: Connection) -> Non
         run(db, """select jobs.register('[{"kind": "test.noop", "payload_schema": {"pattern": "("}}]')""")
     with pytest.raises(Exception, match="pattern in the schema is none"), db.transaction():
         declare(db, "test.flawed", payload_schema={"pattern": "("})
+
+
+def test_a_release_without_a_time_waits_as_long_as_the_kind_says(db: Connection) -> None:
+    declare(db, backoff="30 seconds")
+    job = enqueue(db)
+    held = claim(db)
+    assert one(db, "select jobs.release(%s, %s, null)", [held[0]["lease"], [job]]) == 1
+    assert 22 <= one(db, "select extract(epoch from run_at - ops.now()) from jobs.jobs") <= 38
+    assert state(db, job)["attempts"] == 0

@@ -17,8 +17,8 @@ class Provider:
 
     def __enter__(self) -> Self:
         self.port = free_port()
-        self.server = providers.serve(self.port)
-        self.memory: providers.Memory = self.server.memory  # type: ignore[attr-defined]
+        self.memory = providers.Memory()
+        self.server = providers.Server(self.port, self.memory)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         return self
 

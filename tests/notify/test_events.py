@@ -8,38 +8,17 @@ import uuid
 import pytest
 
 from ..identities import (
-    Row,
-    add_member,
     as_user,
     make_customer,
     make_project,
     make_ticket,
-    make_user,
     make_workspace,
     one,
     refused,
     run,
 )
 from ..races import Connection
-from .told import messages, told, work_off
-
-
-@pytest.fixture
-def owner(db: Connection) -> uuid.UUID:
-    return make_user(db, "owner@example.com")
-
-
-@pytest.fixture
-def workspace(db: Connection, owner: uuid.UUID) -> uuid.UUID:
-    return make_workspace(db, owner)
-
-
-def member(db: Connection, workspace: uuid.UUID, name: str, role: str = "member") -> uuid.UUID:
-    return add_member(db, workspace, role, make_user(db, f"{name}@example.com"))
-
-
-def names(rows: list[Row]) -> list[str]:
-    return [row["email"].split("@")[0] for row in rows]
+from .told import member, messages, names, told, work_off
 
 
 def test_an_invitation_is_told_and_mailed_with_its_link(db: Connection, workspace: uuid.UUID, owner: uuid.UUID) -> None:

@@ -24,25 +24,7 @@ from ..identities import (
 from ..jobs.queue import set_clock
 from ..races import Connection
 from ..rest import Rest
-from .told import declare, emit, messages, prefer, told, work_off
-
-
-@pytest.fixture
-def owner(db: Connection) -> uuid.UUID:
-    return make_user(db, "owner@example.com")
-
-
-@pytest.fixture
-def workspace(db: Connection, owner: uuid.UUID) -> uuid.UUID:
-    return make_workspace(db, owner)
-
-
-def member(db: Connection, workspace: uuid.UUID, name: str, role: str = "member") -> uuid.UUID:
-    return add_member(db, workspace, role, make_user(db, f"{name}@example.com"))
-
-
-def names(rows: list[Row]) -> list[str]:
-    return [row["email"].split("@")[0] for row in rows]
+from .told import declare, emit, member, messages, names, prefer, told, work_off
 
 
 def test_every_member_who_may_is_told_but_for_whoever_did_it(db: Connection, workspace: uuid.UUID) -> None:

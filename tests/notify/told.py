@@ -7,7 +7,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from ..identities import Row, one, run
+from ..identities import Row, add_member, make_user, one, run
 from ..races import Connection
 
 
@@ -66,3 +66,11 @@ def work_off(connection: Connection) -> None:
         one(connection, "select jobs.execute(%s)", [token])
     failed = run(connection, "select kind, last_error from jobs.jobs where last_error is not null")
     assert failed == [], failed
+
+
+def member(db: Connection, workspace: uuid.UUID, name: str, role: str = "member") -> uuid.UUID:
+    return add_member(db, workspace, role, make_user(db, f"{name}@example.com"))
+
+
+def names(rows: list[Row]) -> list[str]:
+    return [row["email"].split("@")[0] for row in rows]
