@@ -15,6 +15,8 @@ grant execute on function authz.people() to authenticated;
 grant execute on function authz.visible_roles() to authenticated;
 grant execute on function authz.joined_projects() to authenticated;
 grant execute on function billing.usage() to authenticated;
+grant execute on function billing.usage_now() to authenticated;
+grant execute on function billing.invoices() to authenticated;
 grant execute on function tenancy.trash() to authenticated;
 -- search() runs as its caller, and asks these.
 grant execute on function tenancy.search(uuid, text, text[], integer) to authenticated;
@@ -80,6 +82,22 @@ grant execute on function notify.mark_all_read(uuid) to authenticated;
 grant execute on function public.unread_notification_count(uuid) to authenticated;
 grant execute on function public.set_brand(uuid, text, text, text, boolean, boolean) to authenticated;
 grant execute on function notify.set_brand(uuid, text, text, text, boolean, boolean) to authenticated;
+grant execute on function public.billing_access(uuid) to authenticated;
+grant execute on function billing.read_access(uuid) to authenticated;
+grant execute on function public.billing_details(uuid) to authenticated;
+grant execute on function billing.details(uuid) to authenticated;
+grant execute on function public.set_billing_details(uuid, jsonb) to authenticated;
+grant execute on function billing.set_details(uuid, jsonb) to authenticated;
+grant execute on function public.start_trial(uuid) to authenticated;
+grant execute on function billing.start_trial(uuid) to authenticated;
+grant execute on function public.start_checkout(uuid, text, bigint, text, text) to authenticated;
+grant execute on function billing.start_checkout(uuid, text, bigint, text, text) to authenticated;
+grant execute on function public.start_portal(uuid, text) to authenticated;
+grant execute on function billing.start_portal(uuid, text) to authenticated;
+grant execute on function public.preview_change(uuid, text, bigint) to authenticated;
+grant execute on function billing.preview_change(uuid, text, bigint) to authenticated;
+grant execute on function public.change_plan(uuid, text, bigint, text) to authenticated;
+grant execute on function billing.change_plan(uuid, text, bigint, text) to authenticated;
 
 -- It belongs to authenticated, whose policies it asks; those who fan notifications out call it.
 grant execute on function notify.may_see(uuid, regclass, uuid, uuid) to postgres;
@@ -93,6 +111,22 @@ grant execute on function public.receive_mail_event(text, jsonb) to service_role
 grant execute on function notify.receive(text, jsonb) to service_role;
 grant execute on function public.unsubscribe(text, boolean) to service_role;
 grant execute on function notify.unsubscribe(text, boolean) to service_role;
+grant execute on function public.receive_stripe_events(jsonb) to service_role;
+grant execute on function billing.receive_many(jsonb) to service_role;
+grant execute on function public.take_stripe_call(jsonb, text) to service_role;
+grant execute on function billing.take_call(jsonb, text) to service_role;
+grant execute on function public.settle_stripe_call(jsonb, jsonb) to service_role;
+grant execute on function billing.settle_call(jsonb, jsonb) to service_role;
+grant execute on function public.stripe_result(uuid) to service_role;
+grant execute on function billing.result_of(uuid) to service_role;
+grant execute on function public.record_usage(uuid, text, bigint, text, timestamptz) to service_role;
+grant execute on function billing.record_usage(uuid, text, bigint, text, timestamptz) to service_role;
+grant execute on function public.record_usage_many(uuid, jsonb) to service_role;
+grant execute on function billing.record_usage_many(uuid, jsonb) to service_role;
+grant execute on function public.claim_stripe_calls(integer) to service_role;
+grant execute on function billing.claim_calls(integer) to service_role;
+grant execute on function public.finish_stripe_call(jsonb) to service_role;
+grant execute on function billing.finish_call(jsonb) to service_role;
 
 -- Supabase Auth's hook.
 grant usage on schema notify to supabase_auth_admin;
@@ -113,3 +147,6 @@ grant execute on function notify.take(uuid) to rowhouse_worker;
 grant execute on function notify.accepted(uuid, jsonb) to rowhouse_worker;
 grant execute on function notify.refused(uuid, text, boolean, boolean) to rowhouse_worker;
 grant execute on function notify.taken_before(uuid, text) to rowhouse_worker;
+grant usage on schema billing to rowhouse_worker;
+grant execute on function billing.take_call(jsonb, text) to rowhouse_worker;
+grant execute on function billing.settle_call(jsonb, jsonb) to rowhouse_worker;

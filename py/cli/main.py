@@ -9,6 +9,7 @@ import typer
 from ..errors import RowhouseError, UsageError
 from . import (
     audit,
+    billing,
     database,
     digests,
     doctor,
@@ -21,7 +22,9 @@ from . import (
     plans,
     policies,
     schedules,
+    stripe,
     trash,
+    usage,
     users,
     work,
     workspaces,
@@ -52,6 +55,9 @@ app.add_typer(workspaces.app, name="workspaces")
 app.add_typer(members.app, name="members")
 app.add_typer(users.app, name="users")
 app.add_typer(plans.app, name="plans")
+app.add_typer(billing.app, name="billing")
+app.add_typer(usage.app, name="usage")
+app.add_typer(stripe.app, name="stripe")
 app.add_typer(audit.app, name="audit")
 app.add_typer(trash.app, name="trash")
 app.add_typer(ledger.app, name="ledger")

@@ -55,7 +55,7 @@ def work(
     from psycopg_pool import ConnectionPool
 
     from ..settings import database_url, setting
-    from ..worker import delivery  # noqa: F401  registers the house's own kinds
+    from ..worker import delivery, stripe_calls  # noqa: F401  register the house's own kinds
     from ..worker.attempts import Settings
     from ..worker.kinds import registry
     from ..worker.loop import Worker

@@ -112,6 +112,7 @@ create table public.permissions (
     permission text not null,
     description text not null,
     required_feature text,
+    works_read_only boolean not null default false,
     constraint permissions_pkey primary key (permission),
     constraint permissions_are_resource_dot_action check (permission ~ '^[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*$')
 );
@@ -120,6 +121,8 @@ comment on table public.permissions is 'The registry of everything a role can al
 comment on column public.permissions.permission is 'resource.action';
 comment on column public.permissions.description is 'What it allows, for the people who compose roles.';
 comment on column public.permissions.required_feature is 'The plan feature without which it allows nothing.';
+comment on column public.permissions.works_read_only is
+'Whether it holds in a workspace that is restricted to reading, because it was not paid for.';
 
 create table public.roles (
     id uuid not null default gen_random_uuid(),
@@ -184,7 +187,8 @@ create function authz.register_permission(
     permission text,
     description text,
     granted_to text[],
-    required_feature text default null
+    required_feature text default null,
+    works_read_only boolean default null
 ) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -200,10 +204,15 @@ begin
             using errcode = 'invalid_parameter_value', hint = 'Use owner, admin, member or viewer.';
     end if;
 
-    insert into public.permissions as p (permission, description, required_feature)
-    values (register_permission.permission, register_permission.description, register_permission.required_feature)
+    insert into public.permissions as p (permission, description, required_feature, works_read_only)
+    values (
+        register_permission.permission, register_permission.description, register_permission.required_feature,
+        coalesce(register_permission.works_read_only, register_permission.permission like '%.read')
+    )
     on conflict on constraint permissions_pkey do update
-    set description = excluded.description, required_feature = excluded.required_feature;
+    set
+        description = excluded.description, required_feature = excluded.required_feature,
+        works_read_only = excluded.works_read_only;
 
     insert into public.role_permissions (role_id, permission)
     select r.id, register_permission.permission
@@ -212,7 +221,7 @@ begin
     on conflict do nothing;
 end
 $$;
-comment on function authz.register_permission(text, text, text[], text) is
+comment on function authz.register_permission(text, text, text[], text, boolean) is
 'Adds a permission to the registry and to the system roles named; the owner holds every one. For migrations.';
 
 create function authz.register_resource(resource text, title text) returns void

@@ -4,7 +4,7 @@
 -- Workers: need not stop.
 
 create schema billing;
-comment on schema billing is 'Plans, limits, usage; later subscriptions and what is known from Stripe.';
+comment on schema billing is 'Plans, limits, usage, and what is known from Stripe: who may do what, and what was paid.';
 
 -- The catalogue ------------------------------------------------------------------------------
 
@@ -14,20 +14,35 @@ create table billing.plans (
     rank bigint not null,
     is_default boolean not null default false,
     audit_months bigint not null default 12,
+    trial_days bigint not null default 0,
+    starts_with_trial boolean not null default false,
+    version_of text,
+    version bigint not null default 1,
+    is_archived boolean not null default false,
     constraint plans_pkey primary key (id),
     constraint plans_id_is_well_formed check (id ~ '^[a-z][a-z0-9_]{0,47}$'),
-    constraint plans_rank_is_unique unique (rank),
+    constraint plans_are_versions_of_a_plan foreign key (version_of) references billing.plans (id),
+    constraint plans_trial_is_within_two_years check (trial_days between 0 and 730),
     constraint plans_keep_audit_records_for_a_year check (audit_months between 12 and 120)
 );
 alter table billing.plans enable row level security;
 create policy plans_nobody on billing.plans using (false);
 create unique index plans_one_default on billing.plans (is_default) where is_default;
+create unique index plans_one_trial on billing.plans (starts_with_trial) where starts_with_trial;
+create unique index plans_rank on billing.plans (rank) where version_of is null;
+create index plans_version_of on billing.plans (version_of) where version_of is not null;
 comment on table billing.plans is 'What can be bought, the smallest first.';
 comment on column billing.plans.id is 'Its name for programs.';
 comment on column billing.plans.name is 'Its name for people.';
 comment on column billing.plans.rank is 'Its place: of two plans that lift a limit, the lower is named.';
 comment on column billing.plans.is_default is 'Whether a new workspace starts on it.';
 comment on column billing.plans.audit_months is 'How many months its audit records are kept.';
+comment on column billing.plans.trial_days is 'How long it can be tried without a card; 0 for not at all.';
+comment on column billing.plans.starts_with_trial is 'Whether a new workspace begins by trying it.';
+comment on column billing.plans.version_of is
+'The plan that this was before it changed: those who bought it then stay on it.';
+comment on column billing.plans.version is 'Which version of the plan this is, from 1.';
+comment on column billing.plans.is_archived is 'Whether it cannot be bought any more.';
 
 create table billing.resources (
     resource text not null,
@@ -98,19 +113,67 @@ where required_feature is not null;
 create table billing.workspace_plans (
     workspace_id uuid not null,
     plan_id text not null,
+    state text not null default 'free',
+    reason text not null default 'default_plan',
+    until timestamptz,
+    next_plan_id text,
+    next_state text,
+    next_reason text,
+    seats bigint,
     changed_at timestamptz not null default ops.now(),
     constraint workspace_plans_pkey primary key (workspace_id),
+    constraint workspace_plans_state_is_known check (
+        state in ('trialing', 'active', 'grace', 'restricted', 'free')
+        and next_state in ('trialing', 'active', 'grace', 'restricted', 'free')
+    ),
+    constraint workspace_plans_change_at_a_time check (
+        (next_state is null) = (next_plan_id is null) and (next_state is null) = (next_reason is null)
+        and (next_state is null or until is not null)
+    ),
     constraint workspace_plans_belong_to_a_workspace foreign key (workspace_id)
     references public.workspaces (id) on delete cascade,
-    constraint workspace_plans_name_a_plan foreign key (plan_id) references billing.plans (id)
+    constraint workspace_plans_name_a_plan foreign key (plan_id) references billing.plans (id),
+    constraint workspace_plans_name_a_next_plan foreign key (next_plan_id) references billing.plans (id)
 );
 alter table billing.workspace_plans enable row level security;
 create policy workspace_plans_nobody on billing.workspace_plans using (false);
 create index workspace_plans_plan_id on billing.workspace_plans (plan_id);
-comment on table billing.workspace_plans is 'The plan each workspace is on.';
+create index workspace_plans_next_plan_id on billing.workspace_plans (next_plan_id) where next_plan_id is not null;
+create index workspace_plans_until on billing.workspace_plans (until) where next_state is not null;
+comment on table billing.workspace_plans is
+'What was decided for each workspace: its plan, its state, and what time makes of them.';
 comment on column billing.workspace_plans.workspace_id is 'The tenant.';
 comment on column billing.workspace_plans.plan_id is 'The plan.';
+comment on column billing.workspace_plans.state is 'trialing, active, grace, restricted (to reading) or free.';
+comment on column billing.workspace_plans.reason is 'Why: a fact of billing.access_rules.';
+comment on column billing.workspace_plans.until is
+'When the period, the trial or the grace ends; null where nothing does.';
+comment on column billing.workspace_plans.next_plan_id is 'The plan from then on, where time alone changes something.';
+comment on column billing.workspace_plans.next_state is 'The state from then on.';
+comment on column billing.workspace_plans.next_reason is 'The reason from then on.';
+comment on column billing.workspace_plans.seats is 'How many seats are paid for; null where seats are not counted.';
 comment on column billing.workspace_plans.changed_at is 'Since when.';
+
+-- The one reading of it: to the second, whether the clock has run meanwhile or not.
+create view billing.current_access with (security_invoker = true) as
+select
+    wp.workspace_id,
+    case when now.is_over then wp.next_plan_id else wp.plan_id end as plan_id,
+    case when now.is_over then wp.next_state else wp.state end as state,
+    case when now.is_over then wp.next_reason else wp.reason end as reason,
+    case when not now.is_over then wp.until end as until,
+    case when not now.is_over then wp.seats end as seats
+from billing.workspace_plans as wp
+cross join lateral (select wp.next_state is not null and wp.until <= ops.now() as is_over) as now; -- noqa: ST05
+comment on view billing.current_access is
+'What each workspace may do now, and why. Limits, features and the door read it.';
+comment on column billing.current_access.workspace_id is 'The tenant.';
+comment on column billing.current_access.plan_id is 'The plan.';
+comment on column billing.current_access.state is 'trialing, active, grace, restricted (to reading) or free.';
+comment on column billing.current_access.reason is 'Why: a fact of billing.access_rules.';
+comment on column billing.current_access.until is
+'When the period, the trial or the grace ends; null where nothing does.';
+comment on column billing.current_access.seats is 'How many seats are paid for; null where seats are not counted.';
 
 create table billing.limit_overrides (
     workspace_id uuid not null,
@@ -192,9 +255,9 @@ as $$
             where o.workspace_id = has_feature.workspace_id and o.feature = has_feature.feature
         ),
         exists (
-            select from billing.workspace_plans wp
-            join billing.plan_features pf on pf.plan_id = wp.plan_id
-            where wp.workspace_id = has_feature.workspace_id and pf.feature = has_feature.feature
+            select from billing.current_access ca
+            join billing.plan_features pf on pf.plan_id = ca.plan_id
+            where ca.workspace_id = has_feature.workspace_id and pf.feature = has_feature.feature
         )
     )
 $$;
@@ -206,7 +269,7 @@ set search_path = pg_catalog, pg_temp
 as $$
     select p.id from billing.plans p
     join billing.plan_features pf on pf.plan_id = p.id
-    where pf.feature = plan_with_feature.feature
+    where pf.feature = plan_with_feature.feature and p.version_of is null and not p.is_archived
     order by p.rank
     limit 1
 $$;
@@ -218,7 +281,11 @@ set search_path = pg_catalog, pg_temp
 as $$
     select p.id from billing.plans p
     join billing.plan_limits pl on pl.plan_id = p.id
-    where pl.resource = plan_that_allows.resource and (pl.max is null or pl.max >= plan_that_allows.amount)
+    where
+        pl.resource = plan_that_allows.resource
+        and (pl.max is null or pl.max >= plan_that_allows.amount)
+        and p.version_of is null
+        and not p.is_archived
     order by p.rank
     limit 1
 $$;
@@ -239,8 +306,8 @@ as $$
     from (select) as here
     left join billing.limit_overrides o
         on o.workspace_id = limit_of.workspace_id and o.resource = limit_of.resource
-    left join billing.workspace_plans wp on wp.workspace_id = limit_of.workspace_id
-    left join billing.plan_limits pl on pl.plan_id = wp.plan_id and pl.resource = limit_of.resource
+    left join billing.current_access ca on ca.workspace_id = limit_of.workspace_id
+    left join billing.plan_limits pl on pl.plan_id = ca.plan_id and pl.resource = limit_of.resource
 $$;
 comment on function billing.limit_of(uuid, text) is
 'How many of a resource a workspace may have, by override or by plan; null is without limit.';
@@ -287,9 +354,10 @@ declare
     plan billing.plans;
     lifted_by text := billing.plan_that_allows(refuse_limit.resource, refuse_limit.used);
 begin
-    select p.* into plan from billing.workspace_plans wp
-    join billing.plans p on p.id = wp.plan_id
-    where wp.workspace_id = refuse_limit.workspace_id;
+    select p.* into plan from billing.current_access ca
+    join billing.plans p on p.id = ca.plan_id
+    where ca.workspace_id = refuse_limit.workspace_id;
+    plan.id := coalesce(plan.version_of, plan.id);
     perform ops.raise_http(
         402,
         'plan_limit_reached',
@@ -550,7 +618,9 @@ declare
 begin
     -- A workspace that is being made now would miss its counter.
     lock table billing.workspace_plans in share row exclusive mode;
-    select p.id into missing from billing.plans p where not limit_rows.limits ? p.id order by p.rank limit 1;
+    select p.id into missing from billing.plans p
+    where not limit_rows.limits ? coalesce(p.version_of, p.id) and not p.is_archived
+    order by p.rank limit 1;
     if found then
         raise exception 'limits for % do not say what the % plan allows', limit_rows.resource, missing
             using errcode = 'invalid_parameter_value',
@@ -575,7 +645,8 @@ begin
     end if;
     insert into billing.resources (resource, relation) values (limit_rows.resource, limit_rows.relation);
     insert into billing.plan_limits (plan_id, resource, max)
-    select p.id, limit_rows.resource, (limit_rows.limits ->> p.id)::bigint from billing.plans p;
+    select p.id, limit_rows.resource, (limit_rows.limits ->> coalesce(p.version_of, p.id))::bigint
+    from billing.plans p where limit_rows.limits ? coalesce(p.version_of, p.id);
 end
 $$;
 comment on function billing.limit_rows(regclass, text, jsonb) is
@@ -595,26 +666,6 @@ begin
 end
 $$;
 comment on function billing.release_rows(regclass) is 'Takes a table out of plan limits. For rollbacks.';
-
-create function billing.set_plan(workspace_id uuid, plan_id text) returns void
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    if not exists (select from billing.plans p where p.id = set_plan.plan_id) then
-        perform ops.raise_http(
-            404, 'plan_not_found', format('There is no plan %L.', left(set_plan.plan_id, 64)), null,
-            (select 'Plans: ' || string_agg(p.id, ', ' order by p.rank) || '.' from billing.plans p)
-        );
-    end if;
-    insert into billing.workspace_plans as wp (workspace_id, plan_id)
-    values (set_plan.workspace_id, set_plan.plan_id)
-    on conflict on constraint workspace_plans_pkey do update
-    set plan_id = excluded.plan_id, changed_at = ops.now();
-end
-$$;
-comment on function billing.set_plan(uuid, text) is
-'Moves a workspace to a plan. Having more than the new plan allows blocks growth, nothing else. For operators.';
 
 -- The catalogue to begin with ----------------------------------------------------------------
 

@@ -13,11 +13,12 @@ as $$
 declare
     caller uuid := authz.user_id();
     feature text;
+    works_read_only boolean;
 begin
     if caller is null or exists (select from authz.suspended_users su where su.user_id = caller) then
         return;
     end if;
-    select p.required_feature into feature from public.permissions p
+    select p.required_feature, p.works_read_only into feature, works_read_only from public.permissions p
     where p.permission = workspaces_with.permission;
     return query
     select m.workspace_id
@@ -32,7 +33,11 @@ begin
         and w.deleted_at is null
         and (not w.require_mfa or coalesce(authz.claims() ->> 'aal' = 'aal2', false))
         and not exists (select from authz.suspended_workspaces sw where sw.workspace_id = m.workspace_id)
-        and (feature is null or billing.has_feature(m.workspace_id, feature));
+        and (feature is null or billing.has_feature(m.workspace_id, feature))
+        -- Without a plan decided, which is no state to be in, nothing is written either.
+        and (works_read_only or exists (
+            select from billing.current_access ca where ca.workspace_id = m.workspace_id and ca.state <> 'restricted'
+        ));
 end
 $$;
 comment on function authz.workspaces_with(text) is
@@ -45,9 +50,11 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
     feature text;
+    works_read_only boolean;
 begin
     -- The door from its other side. A second factor is a matter of sessions, and nobody is in one here.
-    select p.required_feature into feature from public.permissions p where p.permission = members_with.permission;
+    select p.required_feature, p.works_read_only into feature, works_read_only from public.permissions p
+    where p.permission = members_with.permission;
     return query
     select m.user_id
     from public.workspace_members m
@@ -61,7 +68,10 @@ begin
         and w.deleted_at is null
         and not exists (select from authz.suspended_workspaces sw where sw.workspace_id = m.workspace_id)
         and not exists (select from authz.suspended_users su where su.user_id = m.user_id)
-        and (feature is null or billing.has_feature(m.workspace_id, feature));
+        and (feature is null or billing.has_feature(m.workspace_id, feature))
+        and (works_read_only or exists (
+            select from billing.current_access ca where ca.workspace_id = m.workspace_id and ca.state <> 'restricted'
+        ));
 end
 $$;
 comment on function authz.members_with(uuid, text) is
@@ -116,7 +126,7 @@ as $$
 declare
     caller uuid := authz.refuse_unless_signed_in();
     workspace public.workspaces;
-    feature text;
+    known public.permissions;
 begin
     if require.workspace_id in (select authz.workspaces_with(require.permission)) then
         return caller;
@@ -155,13 +165,26 @@ begin
             'Ask an admin of the workspace.'
         );
     end if;
-    select p.required_feature into feature from public.permissions p where p.permission = require.permission;
+    select p.* into known from public.permissions p where p.permission = require.permission;
+    if known.required_feature is null or billing.has_feature(workspace.id, known.required_feature) then
+        perform ops.raise_http(
+            402,
+            'workspace_restricted',
+            'This workspace is read only until it is paid for.',
+            jsonb_build_object(
+                'reason', (select ca.reason from billing.current_access ca where ca.workspace_id = workspace.id)
+            ),
+            'Somebody who may manage billing can pay the open invoice, or choose a plan.'
+        );
+    end if;
     perform ops.raise_http(
         402,
         'feature_not_in_plan',
         'The plan does not include this.',
-        jsonb_build_object('feature', feature, 'lifted_by', billing.plan_with_feature(feature)),
-        coalesce(format('The %s plan includes it.', billing.plan_with_feature(feature)), 'Ask support.')
+        jsonb_build_object(
+            'feature', known.required_feature, 'lifted_by', billing.plan_with_feature(known.required_feature)
+        ),
+        coalesce(format('The %s plan includes it.', billing.plan_with_feature(known.required_feature)), 'Ask support.')
     );
     return null;
 end
@@ -276,13 +299,17 @@ comment on function authz.visible_roles() is 'The roles the caller may see: the 
 
 select authz.register_permission('workspace.read', 'See the workspace', '{admin,member,viewer}');
 select authz.register_permission('workspace.update', 'Change its name, slug and security', '{admin}');
-select authz.register_permission('workspace.delete', 'Delete and restore the workspace', '{}');
-select authz.register_permission('workspace.transfer', 'Hand the workspace to another owner', '{}');
+select authz.register_permission(
+    'workspace.delete', 'Delete and restore the workspace', '{}', works_read_only => true
+);
+select authz.register_permission(
+    'workspace.transfer', 'Hand the workspace to another owner', '{}', works_read_only => true
+);
 select authz.register_permission('members.read', 'See who belongs to the workspace', '{admin,member,viewer}');
 select authz.register_permission('members.invite', 'Invite people, and withdraw invitations', '{admin}');
 select authz.register_permission('members.update', 'Change the roles of members', '{admin}');
-select authz.register_permission('members.remove', 'Remove members', '{admin}');
+select authz.register_permission('members.remove', 'Remove members', '{admin}', works_read_only => true);
 select authz.register_permission('roles.read', 'See roles and what they allow', '{admin,member,viewer}');
 select authz.register_permission('roles.manage', 'Compose custom roles', '{admin}', 'custom_roles');
 select authz.register_permission('billing.read', 'See plan and usage', '{admin,member,viewer}');
-select authz.register_permission('billing.manage', 'Change the plan', '{admin}');
+select authz.register_permission('billing.manage', 'Buy, pay and change the plan', '{admin}', works_read_only => true);

@@ -268,6 +268,12 @@ for each row execute function ledger.require_balanced();
 
 -- Accounts -----------------------------------------------------------------------------------
 
+create function ledger.operator_books() returns uuid
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$ select '00000000-0000-0000-0000-000000000000'::uuid $$;
+comment on function ledger.operator_books() is 'The books of the operator: they belong to no workspace.';
+
 create function ledger.open_account(
     workspace_id uuid, code text, kind text, currency text, name text default '',
     refuses_overdraft boolean default false, subject text default null, subject_id uuid default null
@@ -287,7 +293,9 @@ begin
                 'Use a code of ISO 4217, such as EUR.'
             );
         end if;
-        if not exists (select from public.workspaces w where w.id = open_account.workspace_id) then
+        if open_account.workspace_id <> ledger.operator_books()
+            and not exists (select from public.workspaces w where w.id = open_account.workspace_id)
+        then
             perform ops.raise_http(404, 'workspace_not_found', 'There is no such workspace.');
         end if;
         insert into ledger.accounts (workspace_id, code, kind, currency, name, refuses_overdraft, subject, subject_id)

@@ -455,7 +455,9 @@ begin
             400, 'period_invalid', 'Books are closed until a day that is past.', null, 'Use a day like 2026-10-31.'
         );
     end if;
-    if not exists (select from public.workspaces w where w.id = close_period.workspace_id) then
+    if close_period.workspace_id <> ledger.operator_books()
+        and not exists (select from public.workspaces w where w.id = close_period.workspace_id)
+    then
         perform ops.raise_http(404, 'workspace_not_found', 'There is no such workspace.');
     end if;
     perform pg_advisory_xact_lock(hashtextextended(close_period.workspace_id::text, 8415));

@@ -85,6 +85,10 @@ create policy invitations_live on public.invitations as restrictive for all to a
 using (deleted_at is null);
 comment on policy invitations_live on public.invitations is 'What is in the trash is not there.';
 
+-- policies/invoices.sql sha256:923e64c80bfa1131dff33424194b0b88fa30df72750983bd5c5397c520c90649
+
+grant select on public.invoices to authenticated;
+
 -- policies/ledger.sql sha256:04b581a143c7b3f032ae99cb409d10021d8097f4f44267d22e50f935104d807e
 
 -- Read by the views of public, which read as their caller. Written by functions alone.
@@ -121,6 +125,10 @@ drop policy if exists entries_select on ledger.entries;
 create policy entries_select on ledger.entries for select to authenticated
 using (workspace_id = any (array(select authz.workspaces_with('ledger.read') limit authz.refuse_estimates())));
 comment on policy entries_select on ledger.entries is 'Those whose role allows it, in their workspaces.';
+
+-- policies/metered_usage.sql sha256:c8ba4dd24f913d12d8661413079934196c08966c6f7bea6a5ed99e15b3a67501
+
+grant select on public.metered_usage to authenticated;
 
 -- policies/notification_hours.sql sha256:a65e56728d0d98b81358a17f24241628a29136d5b3d224878c941c23bbe21a90
 
@@ -479,7 +487,7 @@ using (id = any (array(select authz.workspaces_with('workspace.update') limit au
 with check (id = any (array(select authz.workspaces_with('workspace.update') limit authz.refuse_estimates())));
 comment on policy workspaces_update on public.workspaces is 'Those whose role allows it.';
 
--- policies/functions.sql sha256:c05351fdc6fca1c35ba04fa61e0eefd9cb27082a486868db64b4346b30310f44
+-- policies/functions.sql sha256:f2b87c9a0f03f40bfe4e59b8b9658b867ad8ef789b8a966b5422f2de7f23f829
 
 -- Every function that a role of the API may call, and the schemas it must enter for that. What is
 -- not here runs for nobody but its owner.
@@ -498,6 +506,8 @@ grant execute on function authz.people() to authenticated;
 grant execute on function authz.visible_roles() to authenticated;
 grant execute on function authz.joined_projects() to authenticated;
 grant execute on function billing.usage() to authenticated;
+grant execute on function billing.usage_now() to authenticated;
+grant execute on function billing.invoices() to authenticated;
 grant execute on function tenancy.trash() to authenticated;
 -- search() runs as its caller, and asks these.
 grant execute on function tenancy.search(uuid, text, text[], integer) to authenticated;
@@ -563,6 +573,22 @@ grant execute on function notify.mark_all_read(uuid) to authenticated;
 grant execute on function public.unread_notification_count(uuid) to authenticated;
 grant execute on function public.set_brand(uuid, text, text, text, boolean, boolean) to authenticated;
 grant execute on function notify.set_brand(uuid, text, text, text, boolean, boolean) to authenticated;
+grant execute on function public.billing_access(uuid) to authenticated;
+grant execute on function billing.read_access(uuid) to authenticated;
+grant execute on function public.billing_details(uuid) to authenticated;
+grant execute on function billing.details(uuid) to authenticated;
+grant execute on function public.set_billing_details(uuid, jsonb) to authenticated;
+grant execute on function billing.set_details(uuid, jsonb) to authenticated;
+grant execute on function public.start_trial(uuid) to authenticated;
+grant execute on function billing.start_trial(uuid) to authenticated;
+grant execute on function public.start_checkout(uuid, text, bigint, text, text) to authenticated;
+grant execute on function billing.start_checkout(uuid, text, bigint, text, text) to authenticated;
+grant execute on function public.start_portal(uuid, text) to authenticated;
+grant execute on function billing.start_portal(uuid, text) to authenticated;
+grant execute on function public.preview_change(uuid, text, bigint) to authenticated;
+grant execute on function billing.preview_change(uuid, text, bigint) to authenticated;
+grant execute on function public.change_plan(uuid, text, bigint, text) to authenticated;
+grant execute on function billing.change_plan(uuid, text, bigint, text) to authenticated;
 
 -- It belongs to authenticated, whose policies it asks; those who fan notifications out call it.
 grant execute on function notify.may_see(uuid, regclass, uuid, uuid) to postgres;
@@ -576,6 +602,22 @@ grant execute on function public.receive_mail_event(text, jsonb) to service_role
 grant execute on function notify.receive(text, jsonb) to service_role;
 grant execute on function public.unsubscribe(text, boolean) to service_role;
 grant execute on function notify.unsubscribe(text, boolean) to service_role;
+grant execute on function public.receive_stripe_events(jsonb) to service_role;
+grant execute on function billing.receive_many(jsonb) to service_role;
+grant execute on function public.take_stripe_call(jsonb, text) to service_role;
+grant execute on function billing.take_call(jsonb, text) to service_role;
+grant execute on function public.settle_stripe_call(jsonb, jsonb) to service_role;
+grant execute on function billing.settle_call(jsonb, jsonb) to service_role;
+grant execute on function public.stripe_result(uuid) to service_role;
+grant execute on function billing.result_of(uuid) to service_role;
+grant execute on function public.record_usage(uuid, text, bigint, text, timestamptz) to service_role;
+grant execute on function billing.record_usage(uuid, text, bigint, text, timestamptz) to service_role;
+grant execute on function public.record_usage_many(uuid, jsonb) to service_role;
+grant execute on function billing.record_usage_many(uuid, jsonb) to service_role;
+grant execute on function public.claim_stripe_calls(integer) to service_role;
+grant execute on function billing.claim_calls(integer) to service_role;
+grant execute on function public.finish_stripe_call(jsonb) to service_role;
+grant execute on function billing.finish_call(jsonb) to service_role;
 
 -- Supabase Auth's hook.
 grant usage on schema notify to supabase_auth_admin;
@@ -596,3 +638,6 @@ grant execute on function notify.take(uuid) to rowhouse_worker;
 grant execute on function notify.accepted(uuid, jsonb) to rowhouse_worker;
 grant execute on function notify.refused(uuid, text, boolean, boolean) to rowhouse_worker;
 grant execute on function notify.taken_before(uuid, text) to rowhouse_worker;
+grant usage on schema billing to rowhouse_worker;
+grant execute on function billing.take_call(jsonb, text) to rowhouse_worker;
+grant execute on function billing.settle_call(jsonb, jsonb) to rowhouse_worker;

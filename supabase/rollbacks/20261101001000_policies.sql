@@ -12,6 +12,8 @@ revoke all on function authz.people() from authenticated;
 revoke all on function authz.visible_roles() from authenticated;
 revoke all on function authz.joined_projects() from authenticated;
 revoke all on function billing.usage() from authenticated;
+revoke all on function billing.usage_now() from authenticated;
+revoke all on function billing.invoices() from authenticated;
 revoke all on function tenancy.trash() from authenticated;
 revoke all on function tenancy.search(uuid, text, text[], integer) from authenticated;
 revoke all on function tenancy.search_words(text) from authenticated;
@@ -74,6 +76,22 @@ revoke all on function notify.mark_all_read(uuid) from authenticated;
 revoke all on function public.unread_notification_count(uuid) from authenticated;
 revoke all on function public.set_brand(uuid, text, text, text, boolean, boolean) from authenticated;
 revoke all on function notify.set_brand(uuid, text, text, text, boolean, boolean) from authenticated;
+revoke all on function public.billing_access(uuid) from authenticated;
+revoke all on function billing.read_access(uuid) from authenticated;
+revoke all on function public.billing_details(uuid) from authenticated;
+revoke all on function billing.details(uuid) from authenticated;
+revoke all on function public.set_billing_details(uuid, jsonb) from authenticated;
+revoke all on function billing.set_details(uuid, jsonb) from authenticated;
+revoke all on function public.start_trial(uuid) from authenticated;
+revoke all on function billing.start_trial(uuid) from authenticated;
+revoke all on function public.start_checkout(uuid, text, bigint, text, text) from authenticated;
+revoke all on function billing.start_checkout(uuid, text, bigint, text, text) from authenticated;
+revoke all on function public.start_portal(uuid, text) from authenticated;
+revoke all on function billing.start_portal(uuid, text) from authenticated;
+revoke all on function public.preview_change(uuid, text, bigint) from authenticated;
+revoke all on function billing.preview_change(uuid, text, bigint) from authenticated;
+revoke all on function public.change_plan(uuid, text, bigint, text) from authenticated;
+revoke all on function billing.change_plan(uuid, text, bigint, text) from authenticated;
 revoke all on function notify.may_see(uuid, regclass, uuid, uuid) from postgres;
 revoke all on function public.claim_deliveries(integer) from service_role;
 revoke all on function notify.claim_deliveries(integer) from service_role;
@@ -83,6 +101,22 @@ revoke all on function public.receive_mail_event(text, jsonb) from service_role;
 revoke all on function notify.receive(text, jsonb) from service_role;
 revoke all on function public.unsubscribe(text, boolean) from service_role;
 revoke all on function notify.unsubscribe(text, boolean) from service_role;
+revoke all on function public.receive_stripe_events(jsonb) from service_role;
+revoke all on function billing.receive_many(jsonb) from service_role;
+revoke all on function public.take_stripe_call(jsonb, text) from service_role;
+revoke all on function billing.take_call(jsonb, text) from service_role;
+revoke all on function public.settle_stripe_call(jsonb, jsonb) from service_role;
+revoke all on function billing.settle_call(jsonb, jsonb) from service_role;
+revoke all on function public.stripe_result(uuid) from service_role;
+revoke all on function billing.result_of(uuid) from service_role;
+revoke all on function public.record_usage(uuid, text, bigint, text, timestamptz) from service_role;
+revoke all on function billing.record_usage(uuid, text, bigint, text, timestamptz) from service_role;
+revoke all on function public.record_usage_many(uuid, jsonb) from service_role;
+revoke all on function billing.record_usage_many(uuid, jsonb) from service_role;
+revoke all on function public.claim_stripe_calls(integer) from service_role;
+revoke all on function billing.claim_calls(integer) from service_role;
+revoke all on function public.finish_stripe_call(jsonb) from service_role;
+revoke all on function billing.finish_call(jsonb) from service_role;
 revoke all on schema notify from supabase_auth_admin;
 revoke all on function notify.send_auth_email(jsonb) from supabase_auth_admin;
 revoke all on schema jobs from rowhouse_worker;
@@ -99,6 +133,9 @@ revoke all on function notify.take(uuid) from rowhouse_worker;
 revoke all on function notify.accepted(uuid, jsonb) from rowhouse_worker;
 revoke all on function notify.refused(uuid, text, boolean, boolean) from rowhouse_worker;
 revoke all on function notify.taken_before(uuid, text) from rowhouse_worker;
+revoke all on schema billing from rowhouse_worker;
+revoke all on function billing.take_call(jsonb, text) from rowhouse_worker;
+revoke all on function billing.settle_call(jsonb, jsonb) from rowhouse_worker;
 
 
 drop policy if exists workspaces_select on public.workspaces;
@@ -213,6 +250,9 @@ revoke all on public.notification_hours from authenticated;
 revoke all on public.notification_hours from service_role;
 
 
+revoke all on public.metered_usage from authenticated;
+
+
 drop policy if exists accounts_select on ledger.accounts;
 drop policy if exists balances_select on ledger.balances;
 drop policy if exists transactions_select on ledger.transactions;
@@ -221,6 +261,9 @@ revoke all on ledger.accounts from authenticated;
 revoke all on ledger.balances from authenticated;
 revoke all on ledger.transactions from authenticated;
 revoke all on ledger.entries from authenticated;
+
+
+revoke all on public.invoices from authenticated;
 
 
 drop policy if exists invitations_select on public.invitations;

@@ -96,6 +96,8 @@ def test_every_relation_is_covered(connection: Connection) -> None:
         "workspaces",
         "workspace_members",
         "workspace_usage",
+        "metered_usage",
+        "invoices",
         "audit_log",
         "ticket_balances",
         "customer_balances",

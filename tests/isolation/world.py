@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
+from psycopg.types.json import Jsonb
 
 from ..identities import add_member, as_user, claims_of, make_project, make_task, make_user, make_workspace, one, run
 
@@ -56,6 +57,8 @@ NEEDED = {
     "workspace_members": {"select": "members.read"},
     "invitations": {"select": "members.invite"},
     "workspace_usage": {"select": "billing.read"},
+    "metered_usage": {"select": "billing.read"},
+    "invoices": {"select": "billing.manage"},
     "audit_log": {"select": "audit.read"},
     "ticket_status_changes": {"select": "tickets.read"},
     # Whoever sees money sees tickets, too.
@@ -179,7 +182,19 @@ def plant(db: Connection, workspace: uuid.UUID, owner: uuid.UUID) -> dict[str, u
             "select ledger.post_for_ticket(t, %s, 1000, %s, %s, %s, '', %s) from tickets t where workspace_id = %s and id = %s",
             [kind, debit, credit, kind, method, workspace, rows["tickets"]],
         )
+    charge(db, workspace)
     return rows
+
+
+def charge(db: Connection, workspace: uuid.UUID) -> None:
+    """An invoice, and something used."""
+    name = workspace.hex
+    run(db, "update billing.customers set stripe_id = %s where workspace_id = %s", [f"cus_{name}", workspace])
+    invoice = {"id": f"in_{name}", "object": "invoice", "livemode": False, "customer": f"cus_{name}", "status": "open", "total": 5,
+               "amount_due": 5, "amount_paid": 0, "currency": "usd", "created": 1, "attempt_count": 0}  # fmt: skip
+    run(db, "select billing.apply(%s, '2026-10-28.endive', now(), 'fetch')", [Jsonb(invoice)])
+    run(db, "insert into billing.meters (meter, name) values ('calls', 'Calls') on conflict do nothing")
+    run(db, "select billing.record_usage(%s, 'calls', 1, 'k')", [workspace])
 
 
 def tenant_tables(db: Connection) -> list[str]:

@@ -31,7 +31,7 @@ def effects(connection: Connection) -> list[int]:
 
 
 def test_drain_runs_everything_that_is_ready_and_ends(database: Database, jobs: Connection, tmp_path: Path) -> None:
-    workspace = make_workspace(jobs, make_user(jobs))
+    workspace = make_workspace(jobs, make_user(jobs), plan="free")
     made = [enqueue(jobs, "test.record", workspace_id=workspace) for _ in range(50)]
     poison, hopeless = enqueue(jobs, "test.boom"), enqueue(jobs, "test.hopeless")
     with Worker(database.url(), "--drain", "--concurrency", "4", log=tmp_path / "log") as worker:

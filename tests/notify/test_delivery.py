@@ -154,7 +154,7 @@ def test_secrets_are_in_no_log_and_gone_once_sent(
     database: Database, outbox: Connection, provider: Provider, tmp_path: Path
 ) -> None:
     owner = make_user(outbox)
-    workspace = make_workspace(outbox, owner)
+    workspace = make_workspace(outbox, owner, plan="free")
     with as_user(outbox, owner):
         token = one(outbox, "select token from invite_member(%s, 'new@example.com')", [workspace])
     with provider.worker(database.url(), log=tmp_path / "log"):

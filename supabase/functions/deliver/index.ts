@@ -1,10 +1,11 @@
 /**
- * The executor for projects that run no server: hands what waits in the outbox to Resend and Twilio, and says what came
- * of it. Called with the service role's key, by pg_cron through pg_net or by any other clock. What is sent, to whom and
+ * The executor for projects that run no server: hands what waits in the outbox to Resend and Twilio, makes the calls to
+ * Stripe that wait, and says what came of it. Called with the service role's key, by pg_cron through pg_net or by any other clock. What is sent, to whom and
  * whether again is decided in the database.
  */
 import { Resend } from "npm:resend@6.38.0";
 import { call, refuse } from "../_shared/database.ts";
+import { carry, stripeClient } from "../_shared/stripe.ts";
 
 const TIMEOUT_MS = 20_000;
 const BUDGET_MS = 50_000;
@@ -32,6 +33,11 @@ interface Claimed {
   job: number;
   lease: string;
   delivery: Delivery;
+}
+interface StripeJob {
+  job: number;
+  lease: string;
+  payload: unknown;
 }
 interface Outcome {
   accepted?: { id: string; provider_id: string }[];
@@ -144,6 +150,16 @@ Deno.serve(async (request) => {
     const claimed = await call<Claimed[]>("claim_deliveries", { size: AT_ONCE });
     if (claimed.length === 0) break;
     for (const outcome of await Promise.all(claimed.map(deliver))) outcomes[outcome] = (outcomes[outcome] ?? 0) + 1;
+  }
+  const stripe = stripeClient();
+  while (stripe && Date.now() < until) {
+    const claimed = await call<StripeJob[]>("claim_stripe_calls", { size: AT_ONCE });
+    if (claimed.length === 0) break;
+    for (const { job, lease, payload } of claimed) {
+      const outcome = await carry(stripe, payload, until).catch((error) => ({ error: String(error).slice(0, 500) }));
+      const name = await call<string>("finish_stripe_call", { result: { job, lease, ...outcome } });
+      outcomes[`stripe_${name}`] = (outcomes[`stripe_${name}`] ?? 0) + 1;
+    }
   }
   return Response.json(outcomes, { headers: { "cache-control": "no-store" } });
 });

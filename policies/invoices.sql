@@ -1,0 +1,1 @@
+grant select on public.invoices to authenticated;

@@ -1,0 +1,1 @@
+grant select on public.metered_usage to authenticated;

@@ -1,0 +1,12 @@
+select jobs.drop_kind('billing.call');
+drop function billing.settle_call;
+drop function billing.settle_request;
+drop function billing.settle_object;
+drop function billing.answered_at;
+drop function billing.take_call;
+drop function billing.take_object;
+drop function billing.take_request;
+drop function billing.filled;
+drop function billing.request;
+drop function billing.require_connected;
+drop table billing.requests;

@@ -1,0 +1,13 @@
+drop function billing.reconcile;
+drop function billing.settle_page;
+drop function billing.ask_unlisted;
+drop function billing.compare_page;
+drop function billing.add_amounts;
+drop function billing.page_sums;
+drop function billing.facts_of;
+drop function billing.take_page;
+drop function billing.next_list;
+drop function billing.next_parent;
+drop function billing.start_run;
+drop table billing.drift;
+drop table billing.runs;

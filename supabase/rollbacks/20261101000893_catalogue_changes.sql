@@ -1,0 +1,10 @@
+drop function billing.next_catalogue_request;
+drop function billing.catalogue_calls;
+drop function billing.apply_plans;
+drop function billing.is_sold;
+drop function billing.keep_version;
+drop function billing.differences;
+drop function billing.catalogue_declared;
+drop function billing.catalogue_now;
+drop function billing.declared_terms;
+drop function billing.terms_of;

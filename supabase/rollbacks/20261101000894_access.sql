@@ -1,0 +1,15 @@
+drop function billing.set_plan;
+drop function billing.decide;
+drop function billing.standing_of;
+drop function billing.subscription_standing;
+drop type billing.standing;
+drop function billing.failing_since;
+drop function billing.money_fact;
+drop function billing.charges_of;
+drop function billing.plan_of;
+drop table billing.dunning_cases;
+drop table billing.trials;
+drop table billing.assignments;
+drop table billing.access_changes;
+drop table billing.access_transitions;
+drop table billing.access_rules;
