@@ -14,6 +14,16 @@ if TYPE_CHECKING:
     from .database import Connection
 
 
+OPERATOR = "@operator"
+
+
+def books_of(connection: Connection, slug: str) -> Any:
+    """Whose books are meant: a workspace's by its slug, or the operator's own for @operator."""
+    if slug == OPERATOR:
+        return fetch_rows(connection, "select ledger.operator_books() as id")[0]["id"]
+    return workspace_id(connection, slug)
+
+
 def list_balances(connection: Connection, slug: str) -> list[Row]:
     """Every account of a workspace with its balance in minor units: debits minus credits."""
     return fetch_rows(
@@ -25,7 +35,7 @@ def list_balances(connection: Connection, slug: str) -> list[Row]:
         join ledger.currencies c on c.code = a.currency
         where a.workspace_id = %(id)s order by a.code
         """,
-        {"id": workspace_id(connection, slug)},
+        {"id": books_of(connection, slug)},
     )
 
 
@@ -41,13 +51,13 @@ def trial_balance(connection: Connection, slug: str) -> list[Row]:
         join ledger.currencies c on c.code = a.currency
         where a.workspace_id = %(id)s group by 1, 2 order by 1, 2
         """,
-        {"id": workspace_id(connection, slug)},
+        {"id": books_of(connection, slug)},
     )
 
 
 def statement(connection: Connection, slug: str, account: str, *, after: str | None, limit: int) -> Page:
     """One page of an account, in order; `after` is the number that the page before ended with."""
-    workspace = workspace_id(connection, slug)
+    workspace = books_of(connection, slug)
     found = fetch_rows(
         connection,
         "select id from ledger.accounts where workspace_id = %(w)s and code = %(code)s",
@@ -88,7 +98,7 @@ def open_account(connection: Connection, slug: str, code: str, kind: str, curren
     row = fetch_rows(
         connection,
         "select ledger.open_account(%(w)s, %(code)s, %(kind)s, %(currency)s, %(name)s) as id",
-        {"w": workspace_id(connection, slug), "code": code, "kind": kind, "currency": currency, "name": name},
+        {"w": books_of(connection, slug), "code": code, "kind": kind, "currency": currency, "name": name},
     )
     return str(row[0]["id"])
 
@@ -101,7 +111,7 @@ def post(
         connection,
         "select ledger.post(%(w)s, %(key)s, %(entries)s::jsonb, %(description)s, %(day)s::date) as id",
         {
-            "w": workspace_id(connection, slug), "key": storable(key), "entries": json.dumps(entries),
+            "w": books_of(connection, slug), "key": storable(key), "entries": json.dumps(entries),
             "description": storable(description), "day": day,
         },
     )  # fmt: skip
@@ -113,24 +123,26 @@ def reverse(connection: Connection, slug: str, transaction: str, reason: str) ->
     row = fetch_rows(
         connection,
         "select ledger.reverse(%(w)s, %(transaction)s, %(reason)s) as id",
-        {"w": workspace_id(connection, slug), "transaction": transaction, "reason": storable(reason)},
+        {"w": books_of(connection, slug), "transaction": transaction, "reason": storable(reason)},
     )
     return str(row[0]["id"])
 
 
 def close_period(connection: Connection, slug: str, until: str) -> None:
     """Closes the books until a day, for good. Raises RefusedError (period_closed, period_invalid)."""
-    connection.execute("select ledger.close_period(%s, %s::date)", [workspace_id(connection, slug), until])
+    connection.execute("select ledger.close_period(%s, %s::date)", [books_of(connection, slug), until])
 
 
 def workspaces_with_books(connection: Connection, slug: str | None) -> list[Row]:
     """The workspaces that have accounts, those that are gone too; or one by its slug."""
     if slug is not None:
-        return [{"id": workspace_id(connection, slug), "slug": slug}]
+        return [{"id": books_of(connection, slug), "slug": slug}]
     return fetch_rows(
         connection,
         """
-        select a.workspace_id as id, coalesce(w.slug, a.workspace_id::text) as slug
+        select a.workspace_id as id, coalesce(
+            w.slug, case when a.workspace_id = ledger.operator_books() then '@operator' end, a.workspace_id::text
+        ) as slug
         from (select distinct workspace_id from ledger.accounts) a
         left join public.workspaces w on w.id = a.workspace_id order by 2
         """,

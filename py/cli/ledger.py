@@ -13,7 +13,12 @@ from .listing import After, Limit, Slug, Yes, show_page
 from .output import Json, bar, confirm, done, print_json, show
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="The books: balances, statements, posting, closing, checking."
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help=(
+        "The books: balances, statements, posting, closing, checking. WORKSPACE is a slug, or @operator for the operator's"
+        " own books, which Stripe's payments are posted to."
+    ),
 )
 
 
@@ -50,8 +55,9 @@ def balances(workspace: Slug, as_json: Json = False) -> None:
     """Lists the accounts of a workspace with their balances: debits minus credits.
 
     \b
-    Example:
+    Examples:
       rowhouse ledger balances acme
+      rowhouse ledger balances @operator
     """
     with connect() as connection:
         rows = bookkeeping.list_balances(connection, workspace)

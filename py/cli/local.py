@@ -19,7 +19,7 @@ app = typer.Typer(
     help="The local platform: Postgres, PostgREST, auth and edge functions on this machine, without Docker.",
 )
 
-SERVICES = ("database", "rest", "auth", "functions", "providers", "worker", "gateway")
+SERVICES = ("database", "rest", "auth", "functions", "providers", "stripe", "worker", "gateway")
 
 
 @app.command()

@@ -30,6 +30,7 @@ PORTS = {
     "auth": ("ROWHOUSE_AUTH_PORT", 54333),
     "functions": ("ROWHOUSE_FUNCTIONS_PORT", 54334),
     "providers": ("ROWHOUSE_PROVIDERS_PORT", 54335),
+    "stripe": ("ROWHOUSE_STRIPE_PORT", 54336),
 }
 LOGIN_ROLES = ("supabase_admin", "postgres", "authenticator", "supabase_auth_admin", "rowhouse_worker")
 KEY_ISSUED_AT, KEY_EXPIRES_AT = 1_700_000_000, 2_100_000_000
@@ -55,7 +56,7 @@ class State:
 
     @property
     def providers(self) -> dict[str, str]:
-        """What leads workers and functions to what stands in for Resend and Twilio."""
+        """What leads workers, functions and the command line to what stands in for Resend, Twilio and Stripe."""
         url = f"http://127.0.0.1:{self.ports['providers']}"
         return {
             "RESEND_API_KEY": "re_local",
@@ -65,6 +66,9 @@ class State:
             "TWILIO_ACCOUNT_SID": "AC" + "0" * 32,
             "TWILIO_AUTH_TOKEN": "local",
             "TWILIO_API_URL": url,
+            "STRIPE_SECRET_KEY": "sk_test_standin",
+            "STRIPE_API_URL": f"http://127.0.0.1:{self.ports['stripe']}",
+            "STRIPE_WEBHOOK_SECRET": f"whsec_{self.jwt_secret[32:]}",
         }
 
     @property
@@ -130,6 +134,8 @@ class Instance:
             state = State(**json.loads(self.state_file.read_text()))
             for role in LOGIN_ROLES:
                 state.passwords.setdefault(role, new_password())
+            for name, (_, port) in PORTS.items():
+                state.ports.setdefault(name, port)
             return state
         except FileNotFoundError:
             raise RowhouseError("There is no local platform here yet.", "Start one with `rowhouse local up`.") from None

@@ -179,6 +179,14 @@ def services(instance: Instance, state: State, packages: Packages) -> list[Servi
             f"{local['providers']}/",
         ),
         Service(
+            "stripe",
+            # A Stripe that keeps state is part of the tests; it forgets everything when it stops.
+            [sys.executable, "-m", "tests.support.stripe_server", str(ports["stripe"]),
+             f"{state.api_url}/functions/v1/stripe-webhook"],
+            {"PYTHONPATH": str(project_root()), "STRIPE_WEBHOOK_SECRET": state.providers["STRIPE_WEBHOOK_SECRET"]},
+            f"{local['stripe']}/",
+        ),
+        Service(
             "worker",
             [sys.executable, "-m", "rowhouse.cli", "work", "--concurrency", "4", "--grace", "5"],
             {"WORKER_DATABASE_URL": state.url_of("rowhouse_worker"), **state.providers},

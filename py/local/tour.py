@@ -17,7 +17,7 @@ from typing import Any
 import typer
 
 from ..errors import RowhouseError
-from . import platform, repair
+from . import platform, purchase, repair
 from .account import shared_home
 from .instance import Instance, State
 
@@ -111,7 +111,7 @@ class Tour:
         command = [sys.executable, "-m", "rowhouse.cli", *arguments, "--json"]
         result = subprocess.run(
             command,
-            env={**os.environ, "DATABASE_URL": self.state.database_url},
+            env={**os.environ, **self.state.providers, "DATABASE_URL": self.state.database_url},
             capture_output=True,
             text=True,
             check=False,
@@ -202,14 +202,7 @@ class Tour:
         self.check(self.status_of_insert(ada, acme["id"]) == 402, "the refusal is 402 Payment Required")
         self.say("Ada", "inserts Viking", f"402: {error.message} {error.hint}")
 
-        self.section("The operator moves Acme to pro")
-        answer = self.operator("workspaces", "set-plan", "acme", "pro")
-        self.say("You", "rowhouse workspaces set-plan acme pro", answer["done"])
-        ada.client.table("projects").insert({"workspace_id": acme["id"], "name": "Viking"}).execute()
-        usage = ada.client.table("workspace_usage").select("*").eq("resource", "projects").execute().data[0]
-        self.check((usage["used"], usage["max"]) == (4, 100), "the insert goes through and is counted")
-        self.say("Ada", "inserts Viking again", f"{usage['used']} of {usage['max']} projects")
-
+        purchase.walk(self, ada, acme)
         repair.walk(self, ada, acme)
 
         self.section("What happened is told")

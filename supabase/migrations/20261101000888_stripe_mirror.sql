@@ -447,7 +447,9 @@ begin
         key, apply.object ->> 'object',
         case when apply.object ->> 'object' = 'customer' then key
             else coalesce(
-                billing.id_of(apply.object -> 'customer'), case when apply.parent_id like 'cus\_%' then apply.parent_id end
+                billing.id_of(apply.object -> 'customer'), case when apply.parent_id like 'cus\_%' then apply.parent_id end,
+                -- A dispute, a refund and an invoice's payment name no customer: it is their parent's.
+                (select o.customer_id from billing.objects o where o.id = billing.parent_of(apply.object))
             )
         end,
         coalesce(billing.parent_of(apply.object), apply.parent_id), next.data, apply.api_version, apply.as_of,

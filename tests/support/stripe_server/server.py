@@ -5,11 +5,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import hmac
-import itertools
 import json
 import os
 import random
-import sys
 import threading
 import time
 from email.utils import formatdate
@@ -96,6 +94,18 @@ class Stripe:
             self.queue.put(None)
         self.server.shutdown()
         self.server.server_close()
+
+    def checkpoint(self) -> Object:
+        """What it knows, to come back to."""
+        with self.store.lock:
+            kept = ("objects", "kinds", "places", "deleted", "events", "offset", "frozen", "meter_events")
+            return copy.deepcopy({name: getattr(self.store, name) for name in kept})
+
+    def restore(self, kept: Object) -> None:
+        """Goes back to a checkpoint; names that were given are not given again."""
+        with self.store.lock:
+            for name, value in kept.items():
+                setattr(self.store, name, value)
 
     # Requests -----------------------------------------------------------------------------------
 
@@ -314,7 +324,7 @@ class Handler(BaseHTTPRequestHandler):
     def _control(self, name: str, given: Object) -> None:
         stripe = self.stripe
         deeds: dict[str, Any] = {
-            "advance": lambda: stripe.advance(**given), "pay": lambda: stripe.pay(**given), "set_card": lambda: stripe.set_card(**given),
+            "advance": lambda: stripe.advance(**given), "pay": lambda: stripe.pay(**given), "set_card": lambda: stripe.set_card(**given), "pay_invoice": lambda: stripe.call("POST", f"/v1/invoices/{given['invoice']}/pay", {}),
             "dispute": lambda: stripe.dispute(**given), "close_dispute": lambda: stripe.close_dispute(**given),
             "faults": lambda: stripe.faults.extend(given["faults"]), "rotate": lambda: stripe.rotate(**given),
         }  # fmt: skip
@@ -337,12 +347,3 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(header, value)
         self.end_headers()
         self.wfile.write(data)
-
-
-if __name__ == "__main__":
-    with Stripe(int(sys.argv[1])) as running:
-        for address in sys.argv[2:]:
-            made = running.call("POST", "/v1/webhook_endpoints", {"url": address, "enabled_events": ["*"]})
-            running.store.get(made["id"])["secret"] = os.environ["STRIPE_WEBHOOK_SECRET"]
-        for _tick in itertools.count():
-            time.sleep(1)
