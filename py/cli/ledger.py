@@ -16,8 +16,8 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     help=(
-        "The books: balances, statements, posting, closing, checking. WORKSPACE is a slug, or @operator for the operator's"
-        " own books, which Stripe's payments are posted to."
+        "The books: balances, statements, posting, closing, checking. WORKSPACE is a slug, or @operator for the"
+        " operator's own books, which Stripe's payments are posted to."
     ),
 )
 

@@ -209,7 +209,9 @@ begin
             'rowhouse stripe events list shows them.'
         );
     end if;
-    if event.object_id is null or not exists (select from billing.object_types t where t.object = event.object) then
+    if event.object_id is null or event.detail in ('other mode', 'other account')
+        or not exists (select from billing.object_types t where t.object = event.object)
+    then
         perform ops.raise_http(409, 'event_not_learnt', 'Nothing is learnt from this event.', jsonb_build_object('detail', event.detail));
     end if;
     update billing.events e set outcome = 'waiting', processed_at = null, detail = null where e.id = event.id;

@@ -172,7 +172,11 @@ begin
         first_attempt_at = coalesce(r.first_attempt_at, ops.now())
     where r.id = request.id;
     return jsonb_build_object(
-        'token', jsonb_build_object('request', request.id), 'method', request.method, 'path', request.path,
+        'token', jsonb_build_object('request', request.id) || coalesce((
+            select jsonb_build_object('id', o.id, 'revision', o.revision) from billing.objects o
+            where o.id = substring(request.path from '([^/]+)$')
+        ), '{}'),
+        'method', request.method, 'path', request.path,
         'params', request.params,
         'idempotency_key', case when request.method = 'post' then 'rowhouse:' || request.idempotency_key end
     );
@@ -301,7 +305,7 @@ $$;
 comment on function billing.settle_object(jsonb, jsonb) is
 'Learns a fetched object. Where something was learnt of it while the answer was under way, it is fetched again.';
 
-create function billing.settle_request(id uuid, answer jsonb) returns jsonb
+create function billing.settle_request(id uuid, answer jsonb, token jsonb default '{}') returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
@@ -310,6 +314,7 @@ declare
     body jsonb := answer -> 'body';
     status bigint := (answer ->> 'status')::bigint;
     settings billing.settings;
+    parent text;
 begin
     perform billing.lock_learning();
     select s.* into settings from billing.settings s;
@@ -327,10 +332,13 @@ begin
         if request.kind = 'preview' then
             return '{"again": true}'::jsonb;
         end if;
-        perform billing.apply_unless_newer(
-            body, settings.api_version, billing.answered_at(answer), 'answer',
-            coalesce(request.params ->> 'customer', substring(request.path from '^/v1/(?:products|customers)/([^/]+)/'))
-        );
+        parent := coalesce(request.params ->> 'customer', substring(request.path from '^/v1/(?:products|customers)/([^/]+)/'));
+        if (select o.revision from billing.objects o where o.id = billing.key_of(body)) = (token ->> 'revision')::bigint then
+            -- Nothing was learnt of it since it was asked to change: this is what it has become.
+            perform billing.apply(body, settings.api_version, billing.answered_at(answer), 'answer', parent);
+        else
+            perform billing.apply_unless_newer(body, settings.api_version, billing.answered_at(answer), 'answer', parent);
+        end if;
         return '{"again": true}'::jsonb;
     end if;
     update billing.requests r
@@ -343,7 +351,7 @@ begin
     );
 end
 $$;
-comment on function billing.settle_request(uuid, jsonb) is 'Takes in what Stripe answered to a request, for good.';
+comment on function billing.settle_request(uuid, jsonb, jsonb) is 'Takes in what Stripe answered to a request, for good.';
 
 create function billing.settle_call(token jsonb, answer jsonb) returns jsonb
 language plpgsql security definer
@@ -376,7 +384,7 @@ begin
         );
     end if;
     return case
-        when token ? 'request' then billing.settle_request((token ->> 'request')::uuid, answer)
+        when token ? 'request' then billing.settle_request((token ->> 'request')::uuid, answer, token)
         when token ? 'search' then billing.settle_search((token ->> 'search')::uuid, answer)
         when token ? 'run' then billing.settle_page(token, answer)
         else billing.settle_object(token, answer)

@@ -219,6 +219,10 @@ as $$
         when 'payment_intent' then jsonb_build_array(data -> 'status', data -> 'amount_received')
         when 'promotion_code' then jsonb_build_array(data -> 'active', data -> 'code', billing.coupon_of(data))
         when 'product' then jsonb_build_array(data -> 'active', data -> 'name', data -> 'metadata')
+        when 'credit_note' then jsonb_build_array(
+            data -> 'status', data -> 'amount', data -> 'type', data -> 'out_of_band_amount', billing.id_of(data -> 'customer_balance_transaction')
+        )
+        when 'discount' then jsonb_build_array(data -> 'start', data -> 'end', billing.coupon_of(data), data -> 'subscription')
         when 'price' then jsonb_build_array(data -> 'active', data -> 'lookup_key', data -> 'unit_amount', data -> 'metadata')
         else data - 'tax_ids' - 'payments' - 'refunds'
     end

@@ -29,9 +29,9 @@ values
 (21, 'trial_canceling', 'trialing', 'The subscription is in its trial, and ends with it.'),
 (30, 'trial', 'trialing', 'A trial without a card.'),
 (40, 'past_due', 'grace', 'A payment failed; Stripe tries again.'),
+(42, 'unpaid', 'grace', 'A payment failed; Stripe has given up on it.'),
 (41, 'disputed', 'grace', 'The payment of this period is disputed.'),
 (50, 'grace_over', 'restricted', 'A payment failed, and the grace period is over.'),
-(51, 'unpaid', 'restricted', 'Stripe has given up on a payment.'),
 (52, 'refunded', 'restricted', 'The payment of this period was refunded whole.'),
 (53, 'dispute_lost', 'restricted', 'The payment of this period was lost in a dispute.'),
 (54, 'paused', 'restricted', 'The trial ended without a means of payment.'),
@@ -308,7 +308,7 @@ begin
                 standing.next_reason := 'canceled';
             end if;
         end if;
-    elsif status = 'past_due' then
+    elsif status in ('past_due', 'unpaid') then
         standing.failing_since := billing.failing_since(subscription);
         select d.grace_until into standing.until from billing.dunning_cases d
         where d.workspace_id = subscription_standing.workspace_id and d.started_at = standing.failing_since and d.is_overridden;
@@ -321,7 +321,7 @@ begin
             standing.next_state := 'restricted';
             standing.next_reason := 'grace_over';
         end if;
-    elsif status in ('unpaid', 'paused') then
+    elsif status = 'paused' then
         standing.until := null;
     end if;
     select r.state into standing.state from billing.access_rules r where r.reason = standing.reason;

@@ -307,6 +307,13 @@ begin
             perform billing.ask_for_balance(learned.id);
         end if;
     end if;
+    if learned.object = 'price' and learned.data ->> 'lookup_key' is not null then
+        -- A key has one holder: whoever had it before has lost it.
+        update billing.objects o set data = o.data || '{"lookup_key": null}', revision = o.revision + 1
+        where
+            o.object = 'price' and o.id <> learned.id and o.data ->> 'lookup_key' = learned.data ->> 'lookup_key'
+            and o.as_of <= learned.as_of;
+    end if;
     select c.workspace_id into workspace from billing.customers c where c.stripe_id = learned.customer_id;
     if learned.object in ('invoice', 'charge', 'refund', 'dispute', 'credit_note', 'customer_balance_transaction', 'invoice_payment', 'checkout.session') then
         perform billing.post_facts(learned);

@@ -47,7 +47,7 @@ begin
     from (values
         ('stripe', 'asset', 'Stripe''s balance, before its fees'), ('elsewhere', 'asset', 'Paid outside of Stripe'),
         ('customer_credit', 'liability', 'Owed to customers: their balances at Stripe'), ('tax', 'liability', 'Taxes collected'),
-        ('sales', 'income', 'Invoiced and paid'), ('refunds', 'income', 'Refunded'), ('credit_notes', 'income', 'Credited by credit note'),
+        ('applied', 'asset', 'Balances applied to invoices that are not paid yet'), ('sales', 'income', 'Invoiced and paid'), ('refunds', 'income', 'Refunded'), ('credit_notes', 'income', 'Credited by credit note'),
         ('credits_granted', 'expense', 'Credits given away'), ('disputes', 'expense', 'Lost or held in disputes'), ('dispute_fees', 'expense', 'Fees of disputes')
     ) as a (code, kind, name)
     where sided @> jsonb_build_array(jsonb_build_object('account', a.code || ':' || upper(book.currency)));
@@ -84,7 +84,7 @@ begin
     perform billing.book(
         format('stripe:%s:paid', invoice.id), data ->> 'currency',
         jsonb_build_object(
-            case when is_outside then 'elsewhere' else 'stripe' end, paid, 'customer_credit', total - paid, 'tax', -tax, 'sales', -(total - tax)
+            case when is_outside then 'elsewhere' else 'stripe' end, paid, 'applied', total - paid, 'tax', -tax, 'sales', -(total - tax)
         ),
         format('Invoice %s', coalesce(data ->> 'number', invoice.id)),
         coalesce(billing.moment(data #> '{status_transitions,paid_at}'), billing.moment(data -> 'created')), case when paid > 0 then 'payment' else 'journal' end
@@ -149,19 +149,21 @@ create function billing.book_balance(movement billing.objects) returns void
 language sql
 set search_path = pg_catalog, pg_temp
 as $$
-    -- What was applied to invoices is posted with them.
+    -- An invoice takes from the balance when it is finalised, and may be paid much later.
     select billing.book(
         format('stripe:%s', movement.id), movement.data ->> 'currency',
         jsonb_build_object(
             'customer_credit', (movement.data ->> 'amount')::bigint,
-            case movement.data ->> 'type' when 'credit_note' then 'credit_notes' else 'credits_granted' end, -(movement.data ->> 'amount')::bigint
+            case
+                when movement.data ->> 'type' = 'credit_note' then 'credit_notes'
+                when movement.data ->> 'type' like '%invoice%' then 'applied'
+                else 'credits_granted'
+            end, -(movement.data ->> 'amount')::bigint
         ),
         coalesce(movement.data ->> 'description', movement.data ->> 'type'), billing.moment(movement.data -> 'created')
     )
-    where movement.data ->> 'type' in ('adjustment', 'initial', 'migration', 'credit_note')
 $$;
-comment on function billing.book_balance(billing.objects) is
-'Posts what a customer''s balance was given or lost, other than by invoices.';
+comment on function billing.book_balance(billing.objects) is 'Posts what a customer''s balance was given, lost, or paid of an invoice.';
 
 create function billing.book_credit_note(note billing.objects) returns void
 language plpgsql
@@ -257,7 +259,7 @@ begin
             and (
                 (o.object = 'invoice' and o.data ->> 'status' = 'paid' and o.data ->> 'total' <> '0')
                 or (o.object = 'refund' and o.data ->> 'status' = 'succeeded')
-                or (o.object = 'customer_balance_transaction' and o.data ->> 'type' in ('adjustment', 'initial', 'migration', 'credit_note'))
+                or (o.object = 'customer_balance_transaction' and o.data ->> 'amount' <> '0')
             )
             and not exists (
                 select from ledger.transactions t

@@ -173,7 +173,8 @@ STATES = {
     "active": ("pro", "active", "active", True),
     "canceling": ("pro", "active", "canceling", True),
     "past_due": ("pro", "grace", "past_due", True),
-    "unpaid": ("pro", "restricted", "unpaid", False),
+    "unpaid": ("pro", "grace", "unpaid", True),
+    "unpaid_for_long": ("pro", "restricted", "grace_over", False),
     "paused": ("pro", "restricted", "paused", False),
     "collection_paused": ("pro", "restricted", "collection_paused", False),
     "refunded": ("pro", "restricted", "refunded", False),
@@ -200,10 +201,12 @@ def bring_to(billing: Billing, workspace: uuid.UUID, state: str) -> None:
     charges = list(stripe.store.every("charge"))
     if state == "canceling":
         stripe.call("POST", path, {"cancel_at_period_end": "true"})
-    elif state in ("past_due", "unpaid"):
+    elif state in ("past_due", "unpaid", "unpaid_for_long"):
         stripe.set_card(billing.customer(workspace), "pm_declined")
         stripe.advance(31 * DAY)
-        if state == "unpaid":
+        if state != "past_due":
+            stripe.advance(8 * DAY)
+        if state == "unpaid_for_long":
             stripe.advance(8 * DAY)
     elif state == "paused":
         stripe.set_card(billing.customer(workspace), "")
@@ -316,7 +319,7 @@ def act(billing: Billing, workspace: uuid.UUID, deed: str) -> None:
         stripe.set_card(customer, "pm_declined")
     elif deed == "repair":
         stripe.set_card(customer, "pm_card_visa")
-        for invoice in [row for row in store.every("invoice", status="open")]:
+        for invoice in list(store.every("invoice", status="open")):
             stripe.call("POST", f"/v1/invoices/{invoice['id']}/pay", {})
     elif deed == "refund" and charges:
         left = charges[-1]["amount"] - charges[-1]["amount_refunded"]

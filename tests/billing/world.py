@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tomllib
 import uuid
 from contextlib import nullcontext
@@ -43,8 +44,10 @@ LIMITS = {"free": 3, "pro": 100, "enterprise": "unlimited"}
 def catalogue(connection: Connection) -> Any:
     """A catalogue with limits for whatever is under limits."""
     resources = [row["resource"] for row in run(connection, "select resource from billing.resources")]
-    plans = {name: {**plan, "limits": dict.fromkeys(resources, LIMITS[name])} for name, plan in PLANS["plans"].items()}
-    return {**PLANS, "plans": plans}
+    document = copy.deepcopy(PLANS)
+    for name, plan in document["plans"].items():
+        plan["limits"] = dict.fromkeys(resources, LIMITS[name])
+    return document
 
 
 def shipped() -> Any:
