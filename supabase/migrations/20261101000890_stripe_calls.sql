@@ -12,6 +12,7 @@ create table billing.requests (
     path text not null,
     params jsonb not null default '{}',
     idempotency_key text not null,
+    body_hash text not null,
     state text not null default 'waiting',
     reason text,
     attempts bigint not null default 0,
@@ -41,6 +42,7 @@ comment on column billing.requests.path is
 'Where, such as /v1/customers; {customer} is filled in when it is first sent.';
 comment on column billing.requests.params is 'What is sent. Frozen at the first attempt: a key holds for one body.';
 comment on column billing.requests.idempotency_key is 'By which Stripe knows a second attempt for what it is.';
+comment on column billing.requests.body_hash is 'Of what was asked for: the same key asks for nothing else.';
 comment on column billing.requests.state is 'waiting, done or failed.';
 comment on column billing.requests.reason is 'Why, where a person asked for it.';
 comment on column billing.requests.attempts is 'How often it was sent.';
@@ -93,20 +95,18 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     made billing.requests;
+    body_hash text := md5(concat_ws('|', request.kind, request.method, request.path, request.params, request.workspace_id));
 begin
-    insert into billing.requests (kind, path, params, idempotency_key, workspace_id, method, reason)
+    insert into billing.requests (kind, path, params, idempotency_key, body_hash, workspace_id, method, reason)
     values (
-        request.kind, request.path, request.params, request.idempotency_key, request.workspace_id, request.method,
-        request.reason
+        request.kind, request.path, request.params, request.idempotency_key, body_hash, request.workspace_id,
+        request.method, request.reason
     )
     on conflict on constraint requests_once_per_key do nothing
     returning * into made;
     if not found then
         select r.* into strict made from billing.requests r where r.idempotency_key = request.idempotency_key;
-        if (made.kind, made.path, made.method) is distinct from (request.kind, request.path, request.method)
-            or made.workspace_id is distinct from request.workspace_id
-            or (made.first_attempt_at is null and made.params is distinct from request.params)
-        then
+        if made.body_hash <> body_hash then
             perform ops.raise_http(
                 409, 'idempotency_key_reused', 'This key was used for something else.', null, 'Use a new key for what is new.'
             );

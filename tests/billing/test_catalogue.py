@@ -21,15 +21,24 @@ def test_the_catalogue_that_ships_is_what_the_database_begins_with(db: Connectio
     document = shipped()
     assert run(db, "select * from billing.plan_flaws(%s)", [Jsonb(document)]) == []
     changed = {row["path"] for row in run(db, "select path from billing.apply_plans(%s, true)", [Jsonb(document)])}
-    assert not [path for path in changed if ".limits" in path or ".features" in path or path.endswith((".rank", ".name"))]
+    assert not [
+        path for path in changed if ".limits" in path or ".features" in path or path.endswith((".rank", ".name"))
+    ]
 
 
 def test_twice_is_once_here_and_at_stripe(billing: Billing) -> None:
     before = len(billing.stripe.store.events)
-    assert run(billing.connection, "select * from billing.apply_plans(%s)", [Jsonb(catalogue(billing.connection))]) == []
+    assert (
+        run(billing.connection, "select * from billing.apply_plans(%s)", [Jsonb(catalogue(billing.connection))]) == []
+    )
     assert billing.sell() == []
     assert len(billing.stripe.store.events) == before
-    assert {row["lookup_key"] for row in billing.stripe.store.every("price")} == {"pro_monthly", "pro_yearly", "pro_calls", "seat_monthly"}
+    assert {row["lookup_key"] for row in billing.stripe.store.every("price")} == {
+        "pro_monthly",
+        "pro_yearly",
+        "pro_calls",
+        "seat_monthly",
+    }
     included = next(billing.stripe.store.every("price", lookup_key="pro_calls"))
     assert [(row["up_to"], row["unit_amount"]) for row in included["tiers"]] == [(1000, 0), (None, 2)]
     assert [row["lookup_key"] for row in billing.stripe.store.every("entitlements.feature")] == ["custom_roles"]
@@ -54,7 +63,11 @@ def test_a_changed_amount_is_a_new_price_and_customers_stay_on_theirs(billing: B
     billing.settle()
     assert len(done) == 2 and done[1].endswith("archive")
     new = price_id(billing, "pro_monthly")
-    assert new != old and not billing.stripe.store.get(old)["active"] and billing.stripe.store.get(old)["lookup_key"] is None
+    assert (
+        new != old
+        and not billing.stripe.store.get(old)["active"]
+        and billing.stripe.store.get(old)["lookup_key"] is None
+    )
     assert billing.access(workspace)["plan"] == "pro" and billing.access(workspace)["version"] == 1
     billing.stripe.advance(31 * 86_400)
     billing.settle()
@@ -97,8 +110,12 @@ def test_what_is_gone_from_the_file_is_archived_and_never_deleted(billing: Billi
     billing.sell(document)
     billing.settle()
     assert billing.access(workspace)["plan"] == "enterprise"
-    assert [row["active"] for row in billing.stripe.store.every("product") if row["id"] == "rowhouse_enterprise"] == [False]
-    assert not billing.stripe.store.get(next(billing.stripe.store.every("price", lookup_key="seat_monthly"))["id"])["active"]
+    assert [row["active"] for row in billing.stripe.store.every("product") if row["id"] == "rowhouse_enterprise"] == [
+        False
+    ]
+    assert not billing.stripe.store.get(next(billing.stripe.store.every("price", lookup_key="seat_monthly"))["id"])[
+        "active"
+    ]
     assert billing.stripe.store.deleted == {}
     with refused("price_not_found"), billing.connection.transaction():
         run(billing.connection, "select billing.price_for('seat_monthly')")
@@ -152,7 +169,9 @@ def test_a_catalogue_with_a_flaw_is_refused_and_nothing_is_half_applied(db: Conn
     path, value, words = FLAWS[flaw]
     document = edit(catalogue(db), path, value)
     document["plans"]["free"]["name"] = "Gratis"
-    found = [f"{row['path']} {row['flaw']}" for row in run(db, "select * from billing.plan_flaws(%s)", [Jsonb(document)])]
+    found = [
+        f"{row['path']} {row['flaw']}" for row in run(db, "select * from billing.plan_flaws(%s)", [Jsonb(document)])
+    ]
     assert any(words in line for line in found), found
     with refused("catalogue_invalid"), db.transaction():
         run(db, "select * from billing.apply_plans(%s)", [Jsonb(document)])

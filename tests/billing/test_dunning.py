@@ -19,7 +19,9 @@ DAY = 86_400
 
 def told(billing: Billing) -> list[str]:
     """The kinds of notifications about billing, in their order."""
-    rows = run(billing.connection, "select kind from public.notifications where kind like 'billing.%%' order by created_at, id")
+    rows = run(
+        billing.connection, "select kind from public.notifications where kind like 'billing.%%' order by created_at, id"
+    )
     return [row["kind"].removeprefix("billing.") for row in rows]
 
 
@@ -47,7 +49,10 @@ def test_dunning_goes_by_its_days_and_ends_in_read_only(billing: Billing, worksp
     begun = told(billing)
     assert begun[-1] == "payment_failed"
     assert billing.access(workspace)["state"] == "grace"
-    steps = run(billing.connection, "select kind, due_at - of as after from billing.steps where kind in ('dunning', 'restrict') order by due_at")
+    steps = run(
+        billing.connection,
+        "select kind, due_at - of as after from billing.steps where kind in ('dunning', 'restrict') order by due_at",
+    )
     assert [(row["kind"], row["after"].days) for row in steps] == [("dunning", 3), ("dunning", 7), ("restrict", 14)]
     pass_days(billing, 2.5)
     assert told(billing) == begun
@@ -66,7 +71,13 @@ def test_dunning_goes_by_its_days_and_ends_in_read_only(billing: Billing, worksp
     assert billing.access(workspace)["state"] == "active"
     assert told(billing)[-1] == "restored"
     assert one(billing.connection, "select count(*) from billing.dunning_cases where ended_at is null") == 0
-    assert one(billing.connection, "select count(*) from billing.steps where done_at is null and kind in ('dunning', 'restrict')") == 0
+    assert (
+        one(
+            billing.connection,
+            "select count(*) from billing.steps where done_at is null and kind in ('dunning', 'restrict')",
+        )
+        == 0
+    )
 
 
 def test_what_is_paid_in_time_has_no_more_reminders(billing: Billing, workspace: uuid.UUID) -> None:
@@ -76,7 +87,9 @@ def test_what_is_paid_in_time_has_no_more_reminders(billing: Billing, workspace:
     # Stripe tried again on its third day, and was paid.
     assert billing.access(workspace)["state"] == "active"
     assert "restricted" not in told(billing) and told(billing)[-1] == "restored"
-    assert {row["outcome"] for row in run(billing.connection, "select outcome from billing.steps where kind = 'restrict'")} == {"skipped"}
+    assert {
+        row["outcome"] for row in run(billing.connection, "select outcome from billing.steps where kind = 'restrict'")
+    } == {"skipped"}
 
 
 def test_the_operator_has_the_last_word_on_grace(billing: Billing, workspace: uuid.UUID) -> None:
@@ -97,7 +110,9 @@ def test_the_operator_has_the_last_word_on_grace(billing: Billing, workspace: uu
         run(billing.connection, "select billing.override_dunning(%s, %s, 'x')", [other, later])
 
 
-def test_what_is_restricted_reads_everything_and_writes_nothing(billing: Billing, workspace: uuid.UUID, owner: uuid.UUID) -> None:
+def test_what_is_restricted_reads_everything_and_writes_nothing(
+    billing: Billing, workspace: uuid.UUID, owner: uuid.UUID
+) -> None:
     make_project(billing.connection, workspace)
     fail(billing, workspace)
     run(billing.connection, "select billing.override_dunning(%s, '2020-01-01', 'test')", [workspace])
@@ -108,7 +123,10 @@ def test_what_is_restricted_reads_everything_and_writes_nothing(billing: Billing
         for table in tables:
             if table in ("project_members",):
                 continue
-            with pytest.raises(Exception, match="row-level security|permission denied|read only|violates"), billing.connection.transaction():
+            with (
+                pytest.raises(Exception, match="row-level security|permission denied|read only|violates"),
+                billing.connection.transaction(),
+            ):
                 run(billing.connection, f"insert into public.{table} (workspace_id) values (%s)", [workspace])
         assert run(billing.connection, "update public.projects set name = 'x' returning id") == []
         with refused("workspace_restricted"), billing.connection.transaction():
@@ -150,19 +168,34 @@ def test_a_trial_starts_with_the_workspace_reminds_twice_and_ends_free(billing: 
     assert told(billing) == ["trial_ending"]
     pass_days(billing, 2)
     assert told(billing) == ["trial_ending"] * 2
-    titles = [row["title"] for row in run(billing.connection, "select title from public.notifications where kind = 'billing.trial_ending' order by created_at")]
+    titles = [
+        row["title"]
+        for row in run(
+            billing.connection,
+            "select title from public.notifications where kind = 'billing.trial_ending' order by created_at",
+        )
+    ]
     assert ("ends in 3 days" in titles[0], "ends in 1 days" in titles[1]) == (True, True)
     pass_days(billing, 1)
     assert told(billing)[-1] == "trial_ended"
     access = billing.access(workspace)
     assert (access["plan"], access["state"], access["can_write"]) == ("free", "free", True)
     assert access["limits"]["projects"] == 3
-    assert one(billing.connection, "select max from billing.usage_counters where workspace_id = %s and resource = 'projects'", [workspace]) == 3
+    assert (
+        one(
+            billing.connection,
+            "select max from billing.usage_counters where workspace_id = %s and resource = 'projects'",
+            [workspace],
+        )
+        == 3
+    )
     with refused("trial_used"), billing.connection.transaction():
         run(billing.connection, "select billing.begin_trial(%s)", [workspace])
 
 
-def test_a_trial_on_request_is_once_and_for_those_who_manage_billing(billing: Billing, workspace: uuid.UUID, owner: uuid.UUID) -> None:
+def test_a_trial_on_request_is_once_and_for_those_who_manage_billing(
+    billing: Billing, workspace: uuid.UUID, owner: uuid.UUID
+) -> None:
     viewer = add_member(billing.connection, workspace, "viewer")
     # Whoever does something is not told of it; the others are.
     add_member(billing.connection, workspace, "admin")
@@ -231,9 +264,16 @@ def test_renewals_and_cards_are_reminded_of_once(billing: Billing, workspace: uu
 
 def test_who_gets_the_invoices_is_mailed_too(billing: Billing, workspace: uuid.UUID, owner: uuid.UUID) -> None:
     with as_user(billing.connection, owner):
-        run(billing.connection, "select public.set_billing_details(%s, '{\"email\": \"bills@acme.example\"}')", [workspace])
+        run(
+            billing.connection,
+            'select public.set_billing_details(%s, \'{"email": "bills@acme.example"}\')',
+            [workspace],
+        )
     fail(billing, workspace)
-    mails = run(billing.connection, "select subject from notify.messages where recipient = 'bills@acme.example' order by created_at")
+    mails = run(
+        billing.connection,
+        "select subject from notify.messages where recipient = 'bills@acme.example' order by created_at",
+    )
     assert mails[-1]["subject"] == "A payment for Pro did not go through"
 
 
@@ -245,7 +285,10 @@ def test_one_workspace_that_goes_wrong_holds_up_nobody(billing: Billing, workspa
         create function pg_temp.break() returns trigger language plpgsql as $$ begin
             if new.workspace_id = '{broken}' then raise exception 'broken'; end if; return new; end $$
     """)  # fmt: skip
-    run(db, "create trigger broken before update on billing.workspace_plans for each row execute function pg_temp.break()")
+    run(
+        db,
+        "create trigger broken before update on billing.workspace_plans for each row execute function pg_temp.break()",
+    )
     billing.stripe.advance(15 * DAY)
     billing.tick()
     run(db, "select billing.advance()")
@@ -266,7 +309,13 @@ def test_every_transition_is_declared_recorded_and_told_by_a_kind(db: Connection
     owner = make_user(db)
     workspace = make_workspace(db, owner, plan="free")
     run(db, "select billing.set_plan(%s, 'pro', 'by contract')", [workspace])
-    changes = run(db, "select from_plan_id, to_plan_id, from_state, to_state, reason from billing.access_changes where workspace_id = %s", [workspace])
-    assert changes == [{"from_plan_id": "free", "to_plan_id": "pro", "from_state": "free", "to_state": "active", "reason": "operator"}]
+    changes = run(
+        db,
+        "select from_plan_id, to_plan_id, from_state, to_state, reason from billing.access_changes where workspace_id = %s",
+        [workspace],
+    )
+    assert changes == [
+        {"from_plan_id": "free", "to_plan_id": "pro", "from_state": "free", "to_state": "active", "reason": "operator"}
+    ]
     with pytest.raises(Exception, match="append-only"), db.transaction():
         run(db, "update billing.access_changes set reason = 'x'")

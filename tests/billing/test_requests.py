@@ -18,7 +18,9 @@ def customers(billing: Billing, workspace: uuid.UUID) -> int:
     return sum(row["metadata"].get("workspace_id") == str(workspace) for row in billing.stripe.store.every("customer"))
 
 
-@pytest.mark.parametrize("faults", [["lost"], ["lost", "lost", "lost"], ["500", "lost"], ["429", "lost", "429"], ["down", "down"]], ids=str)
+@pytest.mark.parametrize(
+    "faults", [["lost"], ["lost", "lost", "lost"], ["500", "lost"], ["429", "lost", "429"], ["down", "down"]], ids=str
+)
 def test_a_workspace_has_one_customer_whatever_becomes_of_the_answers(billing: Billing, faults: list[str]) -> None:
     workspace = make_workspace(billing.connection, make_user(billing.connection), plan="free")
     billing.stripe.faults = list(faults)
@@ -63,7 +65,11 @@ def test_what_stripe_refuses_of_a_customer_is_left_out_the_second_time(billing: 
     workspace = make_workspace(billing.connection, owner, plan="free")
     billing.settle()
     assert customers(billing, workspace) == 1
-    states = run(billing.connection, "select state from billing.requests where workspace_id = %s order by created_at, state", [workspace])
+    states = run(
+        billing.connection,
+        "select state from billing.requests where workspace_id = %s order by created_at, state",
+        [workspace],
+    )
     assert {row["state"] for row in states} == {"failed", "done"}
 
 
@@ -92,7 +98,7 @@ def test_without_an_account_nothing_is_enqueued(db: object, stripe: Stripe) -> N
     make_workspace(connection, make_user(connection), plan="free")
     assert one(connection, "select count(*) from jobs.jobs where kind = 'billing.call'") == 0
     with refused("stripe_not_connected"):
-        run(connection, "select billing.take_call('{\"request\": \"00000000-0000-0000-0000-000000000000\"}')")
+        run(connection, 'select billing.take_call(\'{"request": "00000000-0000-0000-0000-000000000000"}\')')
 
 
 def test_details_are_pushed_and_the_last_word_stays(billing: Billing, workspace: uuid.UUID, owner: uuid.UUID) -> None:
@@ -105,7 +111,11 @@ def test_details_are_pushed_and_the_last_word_stays(billing: Billing, workspace:
         run(billing.connection, "select public.set_billing_details(%s, %s)", [workspace, Jsonb(details)])
     billing.settle()
     customer = billing.stripe.store.get(billing.customer(workspace))
-    assert (customer["name"], customer["email"], customer["address"]["country"]) == ("Acme GmbH", "bills@acme.example", "DE")
+    assert (customer["name"], customer["email"], customer["address"]["country"]) == (
+        "Acme GmbH",
+        "bills@acme.example",
+        "DE",
+    )
     assert customer["invoice_settings"]["footer"] == "Thank you"
     assert customer["invoice_settings"]["custom_fields"] == [{"name": "Purchase order", "value": "PO-7"}]
     assert [row["value"] for row in billing.stripe.store.every("tax_id")] == ["DE123456789"]
@@ -131,7 +141,9 @@ def test_details_are_pushed_and_the_last_word_stays(billing: Billing, workspace:
     ],
     ids=str,
 )  # fmt: skip
-def test_wrong_details_are_refused_and_lose_nothing(billing: Billing, workspace: uuid.UUID, owner: uuid.UUID, wrong: object) -> None:
+def test_wrong_details_are_refused_and_lose_nothing(
+    billing: Billing, workspace: uuid.UUID, owner: uuid.UUID, wrong: object
+) -> None:
     with as_user(billing.connection, owner), refused("details_invalid"), billing.connection.transaction():
         run(billing.connection, "select public.set_billing_details(%s, %s)", [workspace, Jsonb(wrong)])
     assert one(billing.connection, "select revision from billing.customers where workspace_id = %s", [workspace]) == 0
@@ -144,5 +156,9 @@ def test_details_are_for_those_who_manage_billing(billing: Billing, workspace: u
         user = add_member(billing.connection, workspace, role)
         with as_user(billing.connection, user), refused("permission_denied"), billing.connection.transaction():
             run(billing.connection, "select public.billing_details(%s)", [workspace])
-    with as_user(billing.connection, make_user(billing.connection)), refused("workspace_not_found"), billing.connection.transaction():
+    with (
+        as_user(billing.connection, make_user(billing.connection)),
+        refused("workspace_not_found"),
+        billing.connection.transaction(),
+    ):
         run(billing.connection, "select public.set_billing_details(%s, '{}')", [workspace])

@@ -20,20 +20,39 @@ def now(billing: Billing) -> datetime:
     return datetime.fromtimestamp(billing.stripe.store.now(), UTC)
 
 
-def record(connection: Connection, workspace: uuid.UUID, quantity: int = 1, key: str | None = None, at: Any = None, meter: str = "api_calls") -> bool:
+def record(
+    connection: Connection,
+    workspace: uuid.UUID,
+    quantity: int = 1,
+    key: str | None = None,
+    at: Any = None,
+    meter: str = "api_calls",
+) -> bool:
     fresh: bool = one(
-        connection, "select billing.record_usage(%s, %s, %s, %s, %s)", [workspace, meter, quantity, key or uuid.uuid4().hex, at]
+        connection,
+        "select billing.record_usage(%s, %s, %s, %s, %s)",
+        [workspace, meter, quantity, key or uuid.uuid4().hex, at],
     )
     return fresh
 
 
 def hours(connection: Connection, workspace: uuid.UUID) -> list[tuple[int, int, int]]:
-    rows = run(connection, "select quantity, event_count, pushed from billing.usage_hours where workspace_id = %s order by hour", [workspace])
+    rows = run(
+        connection,
+        "select quantity, event_count, pushed from billing.usage_hours where workspace_id = %s order by hour",
+        [workspace],
+    )
     return [(row["quantity"], row["event_count"], row["pushed"]) for row in rows]
 
 
 def used(connection: Connection, workspace: uuid.UUID) -> int:
-    return int(one(connection, "select coalesce(sum(quantity), 0) from billing.usage_periods where workspace_id = %s", [workspace]))
+    return int(
+        one(
+            connection,
+            "select coalesce(sum(quantity), 0) from billing.usage_periods where workspace_id = %s",
+            [workspace],
+        )
+    )
 
 
 def test_a_key_counts_once_and_not_for_something_else(billing: Billing, workspace: uuid.UUID) -> None:
@@ -52,15 +71,24 @@ def test_a_key_counts_once_and_not_for_something_else(billing: Billing, workspac
     [(0, "k", 0, "api_calls"), (-5, "k", 0, "api_calls"), (10**13, "k", 0, "api_calls"), (1, "", 0, "api_calls"), (1, "x" * 201, 0, "api_calls"),
      (1, "k", 1, "api_calls"), (1, "k", -31, "api_calls"), (1, "k", 0, "steps")],
 )  # fmt: skip
-def test_wrong_usage_is_refused_and_nothing_is_counted(billing: Billing, workspace: uuid.UUID, quantity: int, key: str, days: int, meter: str) -> None:
+def test_wrong_usage_is_refused_and_nothing_is_counted(
+    billing: Billing, workspace: uuid.UUID, quantity: int, key: str, days: int, meter: str
+) -> None:
     at = now(billing) + timedelta(days=days)
     for bulk in (False, True):
         with refused("usage_invalid"), billing.connection.transaction():
             if bulk:
-                events = [{"meter": "api_calls", "quantity": 1, "idempotency_key": "good"}, {"meter": meter, "quantity": quantity, "idempotency_key": key, "at": at.isoformat()}]
+                events = [
+                    {"meter": "api_calls", "quantity": 1, "idempotency_key": "good"},
+                    {"meter": meter, "quantity": quantity, "idempotency_key": key, "at": at.isoformat()},
+                ]
                 run(billing.connection, "select billing.record_usage_many(%s, %s)", [workspace, Jsonb(events)])
             else:
-                run(billing.connection, "select billing.record_usage(%s, %s, %s, %s, %s)", [workspace, meter, quantity, key, at])
+                run(
+                    billing.connection,
+                    "select billing.record_usage(%s, %s, %s, %s, %s)",
+                    [workspace, meter, quantity, key, at],
+                )
     assert hours(billing.connection, workspace) == []
     assert used(billing.connection, workspace) == 0
 
@@ -68,7 +96,12 @@ def test_wrong_usage_is_refused_and_nothing_is_counted(billing: Billing, workspa
 def test_bulk_is_all_or_none_and_knows_its_duplicates(billing: Billing, workspace: uuid.UUID) -> None:
     at = now(billing).replace(minute=30) - timedelta(hours=1)
     events = [
-        {"meter": "api_calls", "quantity": place % 3 + 1, "idempotency_key": f"k{place}", "at": (at - timedelta(hours=place % 4)).isoformat()}
+        {
+            "meter": "api_calls",
+            "quantity": place % 3 + 1,
+            "idempotency_key": f"k{place}",
+            "at": (at - timedelta(hours=place % 4)).isoformat(),
+        }
         for place in range(12)
     ]
     many = "select billing.record_usage_many(%s, %s)"
@@ -78,12 +111,29 @@ def test_bulk_is_all_or_none_and_knows_its_duplicates(billing: Billing, workspac
     assert len(hours(billing.connection, workspace)) == 4
     assert one(billing.connection, "select billing.rebuild_usage(%s)", [workspace]) == 0
     with refused("idempotency_key_reused"), billing.connection.transaction():
-        run(billing.connection, many, [workspace, Jsonb([{"meter": "api_calls", "quantity": 9, "idempotency_key": "k0"}, {"meter": "api_calls", "quantity": 1, "idempotency_key": "new"}])])
-    assert not run(billing.connection, "select from billing.usage_events where idempotency_key = 'new'")
+        run(
+            billing.connection,
+            many,
+            [
+                workspace,
+                Jsonb(
+                    [
+                        {"meter": "api_calls", "quantity": 9, "idempotency_key": "k0"},
+                        {"meter": "api_calls", "quantity": 1, "idempotency_key": "new"},
+                    ]
+                ),
+            ],
+        )
+    assert not run(billing.connection, "select 1 from billing.usage_events where idempotency_key = 'new'")
     for wrong in (Jsonb({}), Jsonb("x"), Jsonb([{"n": 1}] * 10_001)):
         with refused("usage_too_many"), billing.connection.transaction():
             run(billing.connection, many, [workspace, wrong])
-    for wrong in (Jsonb([5]), Jsonb([None]), Jsonb([{"meter": "api_calls", "quantity": "1e3", "idempotency_key": "q"}]), Jsonb([{"meter": "api_calls", "quantity": 1, "idempotency_key": "q", "at": "soon"}])):
+    for wrong in (
+        Jsonb([5]),
+        Jsonb([None]),
+        Jsonb([{"meter": "api_calls", "quantity": "1e3", "idempotency_key": "q"}]),
+        Jsonb([{"meter": "api_calls", "quantity": 1, "idempotency_key": "q", "at": "soon"}]),
+    ):
         with refused("usage_invalid"), billing.connection.transaction():
             run(billing.connection, many, [workspace, wrong])
     with refused("workspace_not_found"), billing.connection.transaction():
@@ -99,7 +149,10 @@ def test_a_hard_cap_is_never_exceeded_and_is_reached(billing: Billing, workspace
     with refused("usage_cap_reached"), billing.connection.transaction():
         record(billing.connection, workspace, 1)
     assert used(billing.connection, workspace) == 100
-    kinds = [row["kind"] for row in run(billing.connection, "select kind from public.notifications where kind = 'billing.usage_cap'")]
+    kinds = [
+        row["kind"]
+        for row in run(billing.connection, "select kind from public.notifications where kind = 'billing.usage_cap'")
+    ]
     assert kinds == ["billing.usage_cap"]
     # The next period begins anew.
     billing.stripe.advance(40 * 24 * HOUR)
@@ -181,7 +234,9 @@ def test_members_see_what_is_used_against_what_is_included(billing: Billing, wor
     viewer = add_member(billing.connection, workspace, "viewer")
     with as_user(billing.connection, viewer):
         rows = run(billing.connection, "select * from public.metered_usage where workspace_id = %s", [workspace])
-    assert [(row["meter"], row["used"], row["included"], row["cap"], row["is_hard"]) for row in rows] == [("api_calls", 30, 1000, 5000, False)]
+    assert [(row["meter"], row["used"], row["included"], row["cap"], row["is_hard"]) for row in rows] == [
+        ("api_calls", 30, 1000, 5000, False)
+    ]
     assert (rows[0]["ends_at"] - rows[0]["starts_at"]).days in (30, 31)
 
 
@@ -190,7 +245,14 @@ def test_usage_is_recorded_by_servers_alone(billing: Billing, workspace: uuid.UU
         run(billing.connection, "select public.record_usage(%s, 'api_calls', 1, 'k')", [workspace])
     with as_service(billing.connection):
         assert one(billing.connection, "select public.record_usage(%s, 'api_calls', 1, 'k')", [workspace]) is True
-        assert one(billing.connection, "select public.record_usage_many(%s, %s)", [workspace, Jsonb([{"meter": "api_calls", "quantity": 1, "idempotency_key": "k2"}])]) == 1
+        assert (
+            one(
+                billing.connection,
+                "select public.record_usage_many(%s, %s)",
+                [workspace, Jsonb([{"meter": "api_calls", "quantity": 1, "idempotency_key": "k2"}])],
+            )
+            == 1
+        )
 
 
 # Seats --------------------------------------------------------------------------------------------
@@ -214,7 +276,11 @@ def test_seats_follow_the_members_and_are_audited(billing: Billing, workspace: u
     billing.stripe.advance(60)
     billing.settle()
     assert quantity() == 2
-    records = run(billing.connection, "select before, after from audit.inbox where action = 'billing.seats' and workspace_id = %s", [workspace])
+    records = run(
+        billing.connection,
+        "select before, after from audit.inbox where action = 'billing.seats' and workspace_id = %s",
+        [workspace],
+    )
     assert [(row["before"]["seats"], row["after"]["seats"]) for row in records] == [(1, 4), (4, 2)]
 
 

@@ -34,7 +34,7 @@ def differences(billing: Billing, *, besides: tuple[str, ...] = UNTOLD) -> list[
             elif rows[0]["here"] != rows[0]["there"] or rows[0]["is_deleted"]:
                 found.append(f"{truth['id']}: {rows[0]['here']} is {rows[0]['there']} at Stripe")
     for name in billing.stripe.store.deleted:
-        if run(billing.connection, "select from billing.objects where id = %s and not is_deleted", [name]):
+        if run(billing.connection, "select 1 from billing.objects where id = %s and not is_deleted", [name]):
             found.append(f"{name} was deleted")
     return found
 
