@@ -56,14 +56,15 @@ def list_workspaces(
     that the page before ended with.
     """
     query = f"""
-        select w.slug, w.name, wp.plan_id as plan, {WORKSPACE_STATUS} as state,
+        select w.slug, w.name, coalesce(bp.version_of, bp.id) as plan, {WORKSPACE_STATUS} as state,
             (select count(*) from public.workspace_members m where m.workspace_id = w.id) as members,
             w.created_at
         from public.workspaces w
-        left join billing.workspace_plans wp on wp.workspace_id = w.id
+        left join billing.current_access ca on ca.workspace_id = w.id
+        left join billing.plans bp on bp.id = ca.plan_id
         where (%(after)s::text is null or lower(w.slug) > lower(%(after)s))
             and (%(search)s::text is null or w.slug like %(search)s or lower(w.name) like %(search)s)
-            and (%(plan)s::text is null or wp.plan_id = %(plan)s)
+            and (%(plan)s::text is null or coalesce(bp.version_of, bp.id) = %(plan)s)
             and (%(state)s::text is null or {WORKSPACE_STATUS} = %(state)s)
         order by lower(w.slug)
         limit %(limit)s
@@ -75,7 +76,7 @@ def list_workspaces(
 def show_workspace(connection: Connection, slug: str) -> Row:
     """All there is to know of one workspace, usage and owners included."""
     query = f"""
-        select w.id, w.slug, w.name, {WORKSPACE_STATUS} as state, wp.plan_id as plan, w.require_mfa,
+        select w.id, w.slug, w.name, {WORKSPACE_STATUS} as state, coalesce(bp.version_of, bp.id) as plan, w.require_mfa,
             w.created_at, w.deleted_at, w.purge_after,
             (select s.reason from authz.suspended_workspaces s where s.workspace_id = w.id) as suspension_reason,
             array(
@@ -91,7 +92,8 @@ def show_workspace(connection: Connection, slug: str) -> Row:
                 from billing.usage_counters c where c.workspace_id = w.id order by 1
             ) as usage
         from public.workspaces w
-        left join billing.workspace_plans wp on wp.workspace_id = w.id
+        left join billing.current_access ca on ca.workspace_id = w.id
+        left join billing.plans bp on bp.id = ca.plan_id
         where w.id = %(id)s
     """  # noqa: S608  no input in it
     return fetch_rows(connection, query, {"id": workspace_id(connection, slug)})[0]
@@ -252,8 +254,11 @@ def list_plans(connection: Connection) -> list[Row]:
                 from billing.plan_limits pl where pl.plan_id = p.id order by 1
             ) as limits,
             array(select pf.feature from billing.plan_features pf where pf.plan_id = p.id order by 1) as features,
-            (select count(*) from billing.workspace_plans wp where wp.plan_id = p.id) as workspaces
-        from billing.plans p order by p.rank
+            p.version, (
+                select count(*) from billing.current_access ca
+                join billing.plans v on v.id = ca.plan_id where coalesce(v.version_of, v.id) = p.id
+            ) as workspaces
+        from billing.plans p where p.version_of is null and not p.is_archived order by p.rank
         """,
     )
 

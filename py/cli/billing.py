@@ -74,8 +74,9 @@ def invoices(workspace: Slug, as_json: Json = False) -> None:
     """
     with connect() as connection:
         rows = payments.invoices(connection, workspace)
-    shown = rows if as_json else _money_rows(rows, "total", "paid", "remaining")
-    show_rows(shown, as_json=as_json, empty="There are no invoices.", whole=["number", "id"])
+    if not as_json:
+        rows = _money_rows([{k: v for k, v in row.items() if k != "id"} for row in rows], "total", "paid", "remaining")
+    show_rows(rows, as_json=as_json, empty="There are no invoices.", whole=["number", "total", "paid", "remaining"])
 
 
 @app.command("payments")
@@ -89,7 +90,10 @@ def payments_(workspace: Slug, as_json: Json = False) -> None:
     with connect() as connection:
         rows = payments.payments(connection, workspace)
     show_rows(
-        rows if as_json else _money_rows(rows, "amount", "refunded"), as_json=as_json, empty="Nothing was charged."
+        rows if as_json else _money_rows(rows, "amount", "refunded"),
+        as_json=as_json,
+        empty="Nothing was charged.",
+        whole=["amount", "refunded"],
     )
 
 

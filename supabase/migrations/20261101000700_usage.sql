@@ -10,14 +10,15 @@ set search_path = pg_catalog, pg_temp
 as $$
     select
         c.workspace_id,
-        wp.plan_id,
+        coalesce(p.version_of, p.id),
         c.resource,
         counted.used,
         c.max,
         case when c.max is not null then greatest(c.max - counted.used, 0) end,
         case when c.max is not null then billing.plan_that_allows(c.resource, c.max + 1) end
     from billing.usage_counters c
-    join billing.workspace_plans wp on wp.workspace_id = c.workspace_id
+    join billing.current_access ca on ca.workspace_id = c.workspace_id
+    join billing.plans p on p.id = ca.plan_id
     cross join lateral (
         select coalesce(c.used, billing.count_rows(c.workspace_id, c.resource)) as used
     ) as counted

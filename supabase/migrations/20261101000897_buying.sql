@@ -398,7 +398,11 @@ begin
         perform ops.raise_http(404, 'invoice_not_found', 'This workspace has no such invoice.', null, 'rowhouse billing invoices lists them.');
     end if;
     select c.* into charge from billing.charges_of(invoice) c where c.data ->> 'status' = 'succeeded' order by (c.data ->> 'created')::bigint desc limit 1;
-    left_over := (charge.data ->> 'amount_captured')::bigint - (charge.data ->> 'amount_refunded')::bigint;
+    -- A refund may be known before its charge says so.
+    left_over := (charge.data ->> 'amount_captured')::bigint - greatest((charge.data ->> 'amount_refunded')::bigint, coalesce((
+        select sum((k.data ->> 'amount')::bigint)::bigint from billing.objects k
+        where k.parent_id = charge.id and k.object = 'refund' and k.data ->> 'status' not in ('failed', 'canceled')
+    ), 0));
     -- What was asked for already, and has not come back yet, is gone as well.
     left_over := left_over - coalesce((
         select sum((r.params ->> 'amount')::bigint)::bigint from billing.requests r

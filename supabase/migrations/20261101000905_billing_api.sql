@@ -56,9 +56,9 @@ as $$
     join billing.objects o on o.customer_id = c.stripe_id and o.object = 'invoice' and not o.is_deleted
     where c.workspace_id = any (array(select authz.workspaces_with('billing.manage'))) and o.data ->> 'status' <> 'draft'
 $$;
-comment on function billing.invoices() is 'Behind public.invoices.';
+comment on function billing.invoices() is 'Behind public.billing_invoices.';
 
-create view public.invoices with (security_invoker = true) as
+create view public.billing_invoices with (security_invoker = true) as
 select
     i.workspace_id,
     i.id,
@@ -73,20 +73,20 @@ select
     i.period_end,
     i.created_at
 from billing.invoices() as i;
-comment on view public.invoices is 'What the caller''s workspaces were charged, for those who manage billing.';
-comment on column public.invoices.workspace_id is 'The tenant.';
-comment on column public.invoices.id is 'The invoice, at Stripe.';
-comment on column public.invoices.number is 'Its number.';
-comment on column public.invoices.status is 'open, paid, void or uncollectible.';
-comment on column public.invoices.currency is 'ISO 4217.';
-comment on column public.invoices.total is 'What it comes to, in minor units.';
-comment on column public.invoices.amount_due is 'What was to be paid, after credit.';
-comment on column public.invoices.amount_paid is 'What was.';
-comment on column public.invoices.hosted_invoice_url is 'Where it can be seen and paid.';
-comment on column public.invoices.invoice_pdf is 'The same to print.';
-comment on column public.invoices.period_end is 'Until when it counts.';
-comment on column public.invoices.created_at is 'When it was made.';
-create trigger invoices_is_read_only instead of insert or update or delete on public.invoices
+comment on view public.billing_invoices is 'What the caller''s workspaces were charged, for those who manage billing.';
+comment on column public.billing_invoices.workspace_id is 'The tenant.';
+comment on column public.billing_invoices.id is 'The invoice, at Stripe.';
+comment on column public.billing_invoices.number is 'Its number.';
+comment on column public.billing_invoices.status is 'open, paid, void or uncollectible.';
+comment on column public.billing_invoices.currency is 'ISO 4217.';
+comment on column public.billing_invoices.total is 'What it comes to, in minor units.';
+comment on column public.billing_invoices.amount_due is 'What was to be paid, after credit.';
+comment on column public.billing_invoices.amount_paid is 'What was.';
+comment on column public.billing_invoices.hosted_invoice_url is 'Where it can be seen and paid.';
+comment on column public.billing_invoices.invoice_pdf is 'The same to print.';
+comment on column public.billing_invoices.period_end is 'Until when it counts.';
+comment on column public.billing_invoices.created_at is 'When it was made.';
+create trigger billing_invoices_is_read_only instead of insert or update or delete on public.billing_invoices
 for each row execute function ops.refuse_change();
 
 create view public.metered_usage with (security_invoker = true) as

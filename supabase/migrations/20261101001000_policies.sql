@@ -25,6 +25,10 @@ create policy entries_select on audit.entries for select to authenticated
 using (workspace_id = any (array(select authz.workspaces_with('audit.read') limit authz.refuse_estimates())));
 comment on policy entries_select on audit.entries is 'Those whose role allows it, in their workspaces.';
 
+-- policies/billing_invoices.sql sha256:9991d1fba50f2d7104c17a62def3798bde5d1aed4bc12e57f632875a0abf4427
+
+grant select on public.billing_invoices to authenticated;
+
 -- policies/cash_report.sql sha256:fdf4e5a2fe25c7c7a50b3ab734e5aea0ab95b50ee05bcab81461ea9862cec08b
 
 grant select on public.cash_report to authenticated;
@@ -84,10 +88,6 @@ drop policy if exists invitations_live on public.invitations;
 create policy invitations_live on public.invitations as restrictive for all to authenticated
 using (deleted_at is null);
 comment on policy invitations_live on public.invitations is 'What is in the trash is not there.';
-
--- policies/invoices.sql sha256:923e64c80bfa1131dff33424194b0b88fa30df72750983bd5c5397c520c90649
-
-grant select on public.invoices to authenticated;
 
 -- policies/ledger.sql sha256:04b581a143c7b3f032ae99cb409d10021d8097f4f44267d22e50f935104d807e
 

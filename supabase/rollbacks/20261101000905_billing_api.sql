@@ -17,7 +17,7 @@ drop function public.set_billing_details;
 drop function public.billing_details;
 drop function public.billing_access;
 drop view public.metered_usage;
-drop view public.invoices;
+drop view public.billing_invoices;
 drop function billing.invoices;
 drop function billing.start_trial;
 drop function billing.read_access;

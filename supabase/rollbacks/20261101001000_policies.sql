@@ -263,9 +263,6 @@ revoke all on ledger.transactions from authenticated;
 revoke all on ledger.entries from authenticated;
 
 
-revoke all on public.invoices from authenticated;
-
-
 drop policy if exists invitations_select on public.invitations;
 drop policy if exists invitations_live on public.invitations;
 revoke all on public.invitations from authenticated, service_role;
@@ -284,6 +281,9 @@ revoke all on public.customer_balances from authenticated;
 
 
 revoke all on public.cash_report from authenticated;
+
+
+revoke all on public.billing_invoices from authenticated;
 
 
 drop policy if exists inbox_select on audit.inbox;

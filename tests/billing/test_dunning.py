@@ -124,7 +124,7 @@ def test_what_is_restricted_reads_everything_and_writes_nothing(
             if table in ("project_members",):
                 continue
             with (
-                pytest.raises(Exception, match="row-level security|permission denied|read only|violates"),
+                pytest.raises(Exception, match=r"row-level security|permission denied|read only|violates"),
                 billing.connection.transaction(),
             ):
                 run(billing.connection, f"insert into public.{table} (workspace_id) values (%s)", [workspace])

@@ -36,6 +36,7 @@ def test_what_is_no_event_is_refused_and_nothing_is_kept(billing: Billing, broke
     before = one(billing.connection, "select count(*) from billing.events")
     with refused("event_invalid"), billing.connection.transaction():
         run(billing.connection, "select billing.receive(%s)", [Jsonb(event(billing, **broken))])
+    nothing: Any
     for nothing in ([], "evt_1", None, 5):
         with refused("event_invalid"), billing.connection.transaction():
             run(billing.connection, "select billing.receive(%s)", [Jsonb(nothing)])

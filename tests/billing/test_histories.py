@@ -9,6 +9,7 @@ import itertools
 import uuid
 from collections.abc import Iterator, Sequence
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -191,11 +192,12 @@ STATES = {
 def bring_to(billing: Billing, workspace: uuid.UUID, state: str) -> None:
     """Has Stripe bring a subscription into a state."""
     stripe = billing.stripe
-    more = {
+    ways: dict[str, dict[str, Any]] = {
         "trialing": {"trial_period_days": 14}, "incomplete": {"payment_behavior": "default_incomplete"},
         "incomplete_expired": {"payment_behavior": "default_incomplete"},
         "paused": {"trial_period_days": 14, "trial_settings": {"end_behavior": {"missing_payment_method": "pause"}}},
-    }.get(state, {})  # fmt: skip
+    }  # fmt: skip
+    more = ways.get(state, {})
     subscription = billing.buy(workspace, **more)
     path = f"/v1/subscriptions/{subscription['id']}"
     charges = list(stripe.store.every("charge"))

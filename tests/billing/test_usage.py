@@ -266,7 +266,10 @@ def test_seats_follow_the_members_and_are_audited(billing: Billing, workspace: u
     add_member(billing.connection, workspace, "viewer")
     billing.stripe.advance(60)
     billing.settle()
-    quantity = lambda: next(billing.stripe.store.every("subscription"))["items"]["data"][0]["quantity"]
+
+    def quantity() -> int:
+        return int(next(billing.stripe.store.every("subscription"))["items"]["data"][0]["quantity"])
+
     assert quantity() == 4
     billing.stripe.advance(60)
     billing.settle()

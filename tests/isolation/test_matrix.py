@@ -97,7 +97,7 @@ def test_every_relation_is_covered(connection: Connection) -> None:
         "workspace_members",
         "workspace_usage",
         "metered_usage",
-        "invoices",
+        "billing_invoices",
         "audit_log",
         "ticket_balances",
         "customer_balances",

@@ -58,7 +58,7 @@ NEEDED = {
     "invitations": {"select": "members.invite"},
     "workspace_usage": {"select": "billing.read"},
     "metered_usage": {"select": "billing.read"},
-    "invoices": {"select": "billing.manage"},
+    "billing_invoices": {"select": "billing.manage"},
     "audit_log": {"select": "audit.read"},
     "ticket_status_changes": {"select": "tickets.read"},
     # Whoever sees money sees tickets, too.

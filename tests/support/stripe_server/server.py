@@ -145,7 +145,7 @@ class Stripe:
             )
         if fault == "late":
             time.sleep(float(os.environ.get("ROWHOUSE_LATE_SECONDS", "3")))
-        return (0 if fault in ("lost", "late") else status), data, extra
+        return (0 if fault == "lost" else status), data, extra
 
     def once(
         self, method: str, path: str, query: str, body: str, key: str | None, version: str, extra: Object

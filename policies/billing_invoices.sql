@@ -1,0 +1,1 @@
+grant select on public.billing_invoices to authenticated;

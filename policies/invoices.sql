@@ -1,1 +1,0 @@
-grant select on public.invoices to authenticated;
