@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Iterator
@@ -29,9 +30,37 @@ def read_catalogue(file: Path | None = None) -> tuple[dict[str, Any], str, Path]
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}", "Give the file's path.") from None
     try:
-        return tomllib.loads(text), text, path
-    except tomllib.TOMLDecodeError as error:
+        document = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"{path.name}: {error}", "Mend the file; nothing was changed.") from None
+    for place, value in _leaves(document, ""):
+        if not isinstance(value, str | bool | int | float) or (isinstance(value, float) and not math.isfinite(value)):
+            raise UsageError(
+                f"{path.name}: {_at(text, place)}{place} is neither text, number, nor true or false.", MEND
+            )
+        if isinstance(value, str) and "\0" in value:
+            raise UsageError(f"{path.name}: {_at(text, place)}{place} holds a null character.", MEND)
+    return document, text, path
+
+
+MEND = "Mend the file; nothing was changed."
+
+
+def _leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield f"{place}.{name}".strip("."), name
+            yield from _leaves(item, f"{place}.{name}".strip("."))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _leaves(item, f"{place}[{number}]")
+    else:
+        yield place, value
+
+
+def _at(text: str, place: str) -> str:
+    line = line_of(text, place)
+    return f"line {line}: " if line else ""
 
 
 def line_of(text: str, path: str) -> int | None:

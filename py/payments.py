@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from .administration import workspace_id
@@ -122,12 +123,18 @@ def request(connection: Connection, query: str, slug: str, **parameters: Any) ->
         for outcome in carry(connection, {"request": str(made)}):
             refuse_unless_done(outcome)
     result = fetch_rows(connection, "select billing.result_of(%(id)s) as result", {"id": made})[0]["result"]
+    if "error" in result and result.get("code") != "waiting":
+        # It may have been refused before, or by Stripe's answer to a worker.
+        raise RefusedError(str(result["error"]), "Stripe has refused this; nothing was changed.", "stripe_refused")
     return {"request_id": made, "result": result}
 
 
-def key_for(*words: object) -> str:
-    """The key of a command that was given none: the same command again is the same deed."""
-    return hashlib.sha256("|".join(map(str, words)).encode()).hexdigest()[:40]
+def key_for(connection: Connection, *words: object) -> str:
+    """The key of a command that was given none: the same again is the same deed, unless Stripe refused it."""
+    base = hashlib.sha256("|".join(map(str, words)).encode()).hexdigest()[:40]
+    query = "select count(*) as n from billing.requests where idempotency_key like %(key)s and state = 'failed'"
+    refused = fetch_rows(connection, query, {"key": f"%{base}%"})[0]["n"]
+    return f"{base}.{refused}" if refused else base
 
 
 def parse_amount(text: str, digits: int) -> int:
@@ -139,6 +146,15 @@ def parse_amount(text: str, digits: int) -> int:
         )
     minor: int = int(found[2]) * 10**digits + int((found[3] or "").ljust(digits, "0") or 0)
     return -minor if found[1] else minor
+
+
+def parse_time(text: str) -> str:
+    """A time such as 2026-12-24 or 2026-12-24T12:00:00Z, UTC unless it says otherwise. Raises UsageError."""
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise UsageError(f"{text!r} is no time.", "Give a day such as 2026-12-24.") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
 
 
 def minor_digits(connection: Connection, currency: str) -> int:

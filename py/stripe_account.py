@@ -151,8 +151,8 @@ def doctor(connection: Connection) -> list[Row]:
     if not setting("STRIPE_WEBHOOK_SECRET"):
         add(
             "secret",
-            "STRIPE_WEBHOOK_SECRET is not set",
-            "Set it where the edge function runs, and here to have it checked.",
+            "STRIPE_WEBHOOK_SECRET is not set here",
+            "Set it where the edge function stripe-webhook runs; nothing is taken from Stripe without it.",
         )
     if not settings["account_id"]:
         add("account", "no Stripe account is connected", "Run `rowhouse stripe connect`.")
@@ -207,8 +207,15 @@ def _endpoint_findings(connection: Connection, settings: Row) -> list[Row]:
     from .worker import stripe_calls
 
     answer = stripe_calls.ask({"method": "get", "path": "/v1/webhook_endpoints", "params": {"limit": 100}})
+    if answer.get("status") != 200:
+        hint = "Let the key read webhook endpoints, or look in Stripe's dashboard."
+        return [{"subject": "endpoint", "finding": f"Stripe does not show them: {_words(answer)}", "hint": hint}]
+    # Other environments may share the account.
+    site = setting("SUPABASE_URL") or ""
     ours = [
-        row for row in (answer.get("body") or {}).get("data", []) if row["url"].endswith("/functions/v1/stripe-webhook")
+        row
+        for row in (answer.get("body") or {}).get("data", [])
+        if row["url"].endswith("/functions/v1/stripe-webhook") and row["url"].startswith(site)
     ]
     if not ours:
         return [

@@ -108,7 +108,9 @@ def change_plan(
     workspace: Slug,
     price: Price,
     reason: Reason,
-    seats: Annotated[int | None, typer.Option(help="How many seats, for a price per seat.", min=1)] = None,
+    seats: Annotated[
+        int | None, typer.Option(help="How many seats, for a price per seat.", min=1, max=1_000_000)
+    ] = None,
     key: Key = None,
     yes: Yes = False,
     as_json: Json = False,
@@ -127,7 +129,7 @@ def change_plan(
             workspace,
             price=price,
             seats=seats,
-            key=key or payments.key_for("change", workspace, price, seats, reason),
+            key=key,
             reason=reason,
         )
     _tell(made, f"{workspace} is on {price}.", as_json=as_json)
@@ -188,7 +190,7 @@ def extend_trial(
       rowhouse billing extend-trial acme 2026-12-24 --reason "was ill"
     """
     with connect() as connection:
-        payments.extend_trial(connection, workspace, until, reason)
+        payments.extend_trial(connection, workspace, payments.parse_time(until), reason)
     done(f"The trial of {workspace} goes until {until}.", as_json=as_json)
 
 
@@ -219,9 +221,9 @@ def credit(
             workspace,
             amount=minor,
             currency=currency,
-            expires=expires,
+            expires=None if expires is None else payments.parse_time(expires),
             reason=reason,
-            key=key or payments.key_for("credit", workspace, minor, currency, expires, reason),
+            key=key or payments.key_for(connection, "credit", workspace, minor, currency, expires, reason),
         )
     _tell(made, f"{workspace} has {amount} {currency.upper()} of credit.", as_json=as_json)
 
@@ -252,7 +254,7 @@ def adjust(
             amount=minor,
             currency=currency,
             reason=reason,
-            key=key or payments.key_for("adjust", workspace, minor, currency, reason),
+            key=key or payments.key_for(connection, "adjust", workspace, minor, currency, reason),
         )
     _tell(made, f"The balance of {workspace} is changed.", as_json=as_json)
 
@@ -286,7 +288,7 @@ def refund(
             invoice=found["id"],
             amount=minor,
             reason=reason,
-            key=key or payments.key_for("refund", workspace, found["id"], minor, reason),
+            key=key or payments.key_for(connection, "refund", workspace, found["id"], minor, reason),
         )
     _tell(made, f"Refunded {words} of {invoice}.", as_json=as_json)
 
@@ -310,7 +312,7 @@ def dunning(
     """
     with connect() as connection:
         if until is not None:
-            payments.override_dunning(connection, workspace, until, reason)
+            payments.override_dunning(connection, workspace, payments.parse_time(until), reason)
         rows = payments.dunning(connection, workspace)
     if as_json:
         print_json(rows)

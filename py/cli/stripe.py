@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
 
-from .. import stripe_account
+from .. import payments, stripe_account
 from ..database import connect
 from ..errors import UsageError
 from .listing import After, Limit, show_page
@@ -130,9 +131,9 @@ def _walk(connection: Any, run: Any, title: str, *, as_json: bool) -> dict[str, 
             for outcome in stripe_account.carry(connection, {"run": str(run)}):
                 if outcome.get("retry"):
                     # Too many at once, or Stripe's own trouble: the bookmark stays where it is.
-                    if pause > 60:
+                    if pause > 60 or outcome.get("status") in (401, 403):
                         stripe_account.refuse_unless_done(outcome)
-                    time.sleep(outcome.get("retry_in") or pause)
+                    time.sleep(min(outcome.get("retry_in") or pause, 60))
                     pause *= 2
                     break
                 stripe_account.refuse_unless_done(outcome)
@@ -145,20 +146,21 @@ def _walk(connection: Any, run: Any, title: str, *, as_json: bool) -> dict[str, 
 
 
 def _names(objects: str | None) -> list[str] | None:
-    return None if objects is None else [name.strip() for name in objects.split(",") if name.strip()]
+    if objects is None:
+        return None
+    names = [name.strip() for name in objects.split(",") if name.strip()]
+    if not names:
+        raise UsageError("No objects are named.", "Leave --objects out for all of them.")
+    return names
 
 
 def _moment(since: str | None) -> str | None:
     if since is None:
         return None
-    if since[:-1].isdigit() and since[-1] in "dh":
-        span = timedelta(days=int(since[:-1])) if since[-1] == "d" else timedelta(hours=int(since[:-1]))
-        return (datetime.now(UTC) - span).isoformat()
-    try:
-        moment = datetime.fromisoformat(since)
-    except ValueError:
-        raise UsageError(f"{since!r} is no time.", "Give a day such as 2026-11-01, or 30d.") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
+    if span := re.fullmatch(r"([0-9]{1,5})([dh])", since):
+        hours = int(span[1]) * (24 if span[2] == "d" else 1)
+        return (datetime.now(UTC) - timedelta(hours=hours)).isoformat()
+    return payments.parse_time(since)
 
 
 @app.command()

@@ -32,7 +32,7 @@ def show(workspace: Slug, as_json: Json = False) -> None:
 def record(
     workspace: Slug,
     meter: Annotated[str, typer.Argument(help="What was used.", metavar="METER")],
-    quantity: Annotated[int, typer.Argument(help="How much of it, from 1.", metavar="QUANTITY")],
+    quantity: Annotated[int, typer.Argument(help="How much of it, from 1.", metavar="QUANTITY", max=2**62)],
     key: Annotated[str, typer.Option(help="The idempotency key: the same again is recorded once.")],
     at: Annotated[str | None, typer.Option(help="When, such as 2026-11-20T12:00:00Z; now by default.")] = None,
     as_json: Json = False,
@@ -44,5 +44,7 @@ def record(
       rowhouse usage record acme api_calls 250 --key import-2026-11-20
     """
     with connect() as connection:
-        is_new = payments.record_usage(connection, workspace, meter, quantity, key, at)
+        is_new = payments.record_usage(
+            connection, workspace, meter, quantity, key, None if at is None else payments.parse_time(at)
+        )
     done("It is recorded." if is_new else "It was recorded before.", as_json=as_json, is_new=is_new)

@@ -6,6 +6,7 @@ What is asked, under which idempotency key, and what an answer means is decided 
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -27,10 +28,11 @@ Connect = Callable[[], Any]
 
 def secret_key() -> str:
     """STRIPE_SECRET_KEY. Raises RowhouseError where it is not set, or is no secret key."""
-    key = setting("STRIPE_SECRET_KEY")
+    key = (setting("STRIPE_SECRET_KEY") or "").strip()
     if not key:
         raise RowhouseError("STRIPE_SECRET_KEY is not set.", "Set it to a secret or restricted key of your account.")
-    if not key.startswith(("sk_live_", "sk_test_", "rk_live_", "rk_test_")):
+    # Whatever else is in it, an error of the network's library would print.
+    if not re.fullmatch(r"(sk|rk)_(live|test)_\w{1,250}", key, re.ASCII):
         raise UsageError("STRIPE_SECRET_KEY is no secret key.", "Secret keys begin with sk_ or rk_.")
     return key
 
@@ -62,16 +64,20 @@ def ask(call: dict[str, Any], key: str | None = None) -> Answer:
 
     options = {"idempotency_key": call.get("idempotency_key"), "stripe_version": call.get("api_version")}
     given = {name: value for name, value in options.items() if value}
+    secret = key or secret_key()
     begun = time.monotonic()
     try:
-        response = _client(key or secret_key(), setting("STRIPE_API_URL")).raw_request(
+        response = _client(secret, setting("STRIPE_API_URL")).raw_request(
             call["method"], call["path"], **call["params"], **given
         )
         status, headers, body = response.code, response.headers, response.body
     except StripeError as error:
         if error.http_status is None:
-            return {"error": f"{type(error).__name__}: {error}"[:500]}
+            return {"error": f"{type(error).__name__}: {error}"[:500].replace(secret, "…")}
         status, headers, body = error.http_status, error.headers, error.http_body
+    except (ValueError, TypeError) as error:
+        # What cannot be sent at all.
+        return {"error": f"{type(error).__name__}: {error}"[:500].replace(secret, "…")}
     lower = {str(name).lower(): value for name, value in dict(headers or {}).items()}
     try:
         read = json.loads(body or "null")

@@ -96,18 +96,26 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    outcomes jsonb := '[]'::jsonb;
+    outcomes jsonb := '{}'::jsonb;
     item jsonb;
+    place bigint;
 begin
-    for item in select e.item from jsonb_array_elements(receive_many.events) as e (item) loop
+    -- In one order by everybody: batches that hold the same objects would deadlock.
+    for item, place in
+        select e.item, e.place from jsonb_array_elements(receive_many.events) with ordinality as e (item, place)
+        order by e.item #>> '{data,object,id}', e.item ->> 'id', e.place
+    loop
         begin
-            outcomes := outcomes || to_jsonb(billing.receive(item));
+            outcomes := outcomes || jsonb_build_object(place::text, billing.receive(item));
         exception
             -- One that cannot be kept takes no other along; who sent it is told.
-            when sqlstate 'PGRST' then outcomes := outcomes || 'null'::jsonb;
+            when sqlstate 'PGRST' then outcomes := outcomes || jsonb_build_object(place::text, null);
         end;
     end loop;
-    return outcomes;
+    return (
+        select coalesce(jsonb_agg(outcomes -> n::text order by n), '[]')
+        from generate_series(1, jsonb_array_length(receive_many.events)) as n
+    );
 end
 $$;
 comment on function billing.receive_many(jsonb) is

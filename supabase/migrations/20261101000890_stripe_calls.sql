@@ -81,6 +81,32 @@ $$;
 comment on function billing.require_connected(text) is
 'The settings; answers 503 where no Stripe account is connected, 409 for a key of the other mode (live or test).';
 
+create function billing.wish_hash(kind text, workspace_id uuid, wish jsonb) returns text
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$ select md5(concat_ws('|', wish_hash.kind, wish_hash.workspace_id, wish_hash.wish)) $$;
+comment on function billing.wish_hash(text, uuid, jsonb) is 'What an idempotency key stands for.';
+
+create function billing.known_request(kind text, workspace_id uuid, idempotency_key text, wish jsonb) returns uuid
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    known billing.requests;
+begin
+    select r.* into known from billing.requests r where r.idempotency_key = known_request.idempotency_key;
+    if known.body_hash <> billing.wish_hash(known_request.kind, known_request.workspace_id, known_request.wish) then
+        perform ops.raise_http(
+            409, 'idempotency_key_reused', 'This key was used for something else.', null, 'Use a new key for what is new.'
+        );
+    end if;
+    return known.id;
+end
+$$;
+comment on function billing.known_request(text, uuid, text, jsonb) is
+'The request that was made of a wish under this key, before anything of it is composed anew; null if none was. Answers
+409 for a key of another wish.';
+
 create function billing.request(
     kind text,
     path text,
@@ -88,14 +114,17 @@ create function billing.request(
     idempotency_key text,
     workspace_id uuid default null,
     method text default 'post',
-    reason text default null, is_enqueued boolean default true
+    reason text default null, is_enqueued boolean default true, wish jsonb default null
 ) returns uuid
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     made billing.requests;
-    body_hash text := md5(concat_ws('|', request.kind, request.method, request.path, request.params, request.workspace_id));
+    body_hash text := billing.wish_hash(
+        request.kind, request.workspace_id,
+        coalesce(request.wish, jsonb_build_array(request.method, request.path, request.params))
+    );
 begin
     insert into billing.requests (kind, path, params, idempotency_key, body_hash, workspace_id, method, reason)
     values (
@@ -119,15 +148,9 @@ begin
     return made.id;
 end
 $$;
-comment on function billing.request(text, text, jsonb, text, uuid, text, text, boolean) is
+comment on function billing.request(text, text, jsonb, text, uuid, text, text, boolean, jsonb) is
 'Has Stripe asked for something by a job, once per idempotency key. Returns the request. Answers 409 for a key that was
 used for something else.';
-
-create function billing.filled(template jsonb, customer text) returns jsonb
-language sql immutable parallel safe
-set search_path = pg_catalog, pg_temp
-as $$ select replace(filled.template::text, '{customer}', filled.customer)::jsonb $$;
-comment on function billing.filled(jsonb, text) is 'Parameters with the customer in its place.';
 
 create function billing.take_request(id uuid) returns jsonb
 language plpgsql
@@ -144,14 +167,16 @@ begin
     if request.kind = 'customer.update' and request.first_attempt_at is null then
         request.params := billing.customer_params(request.workspace_id);
     end if;
-    if request.first_attempt_at is null and (request.path || request.params::text) like '%{customer}%' then
+    -- Only where it stands for a customer: names may hold anything.
+    if request.first_attempt_at is null and (request.path like '%{customer}%' or request.params ->> 'customer' = '{customer}') then
         select c.* into customer from billing.customers c where c.workspace_id = request.workspace_id;
         if customer.stripe_id is null then
             -- First things first.
             return billing.take_request(billing.make_customer(request.workspace_id));
         end if;
         request.path := replace(request.path, '{customer}', customer.stripe_id);
-        request.params := billing.filled(request.params, customer.stripe_id);
+        request.params := request.params || case
+            when request.params ->> 'customer' = '{customer}' then jsonb_build_object('customer', customer.stripe_id) else '{}' end;
     end if;
     if request.first_attempt_at < ops.now() - interval '23 hours' and request.method = 'post' then
         -- Stripe has forgotten the key: a second attempt could act twice.
@@ -374,7 +399,7 @@ begin
         update billing.requests r set error = complaint
         where r.id = coalesce(token ->> 'request', token ->> 'search')::uuid and r.state = 'waiting';
         return jsonb_build_object(
-            'retry', true, 'error', complaint,
+            'retry', true, 'error', complaint, 'status', status,
             'retry_in', case
                 when status = 429 then coalesce((answer ->> 'retry_after')::double precision, 1)
                 when status in (401, 403) then 300

@@ -15,6 +15,7 @@ create table billing.runs (
     started_at timestamptz not null default ops.now(),
     walks_since timestamptz not null default clock_timestamp(),
     finished_at timestamptz,
+    error text,
     constraint runs_pkey primary key (id),
     constraint runs_kind_is_known check (kind in ('sync', 'reconcile', 'events'))
 );
@@ -36,6 +37,7 @@ comment on column billing.runs.started_at is 'When it began.';
 comment on column billing.runs.walks_since is
 'The same by the wall''s clock: what was learnt before is not listed yet.';
 comment on column billing.runs.finished_at is 'When it came to the end.';
+comment on column billing.runs.error is 'Why it ended before its time.';
 
 create table billing.drift (
     run_id uuid not null,
@@ -81,6 +83,11 @@ begin
     end if;
     select coalesce(array_agg(t.object order by t.place), '{}') into wanted from billing.object_types t
     where start_run.kind <> 'events' and t.list_path is not null and (start_run.objects is null or t.object = any (start_run.objects));
+    -- One that was stopped is gone on with, unless it would read less than is wanted now.
+    update billing.runs r set finished_at = ops.now(), error = 'replaced by a run that reads more'
+    where
+        r.kind = start_run.kind and r.objects = wanted and r.finished_at is null
+        and r.since is not null and (start_run.since is null or start_run.since < r.since);
     insert into billing.runs (kind, objects, since) values (start_run.kind, wanted, start_run.since)
     on conflict (kind, objects) where finished_at is null do nothing
     returning * into run;
@@ -326,8 +333,17 @@ begin
     then
         return '{"again": true}'::jsonb;
     end if;
-    if (answer ->> 'status')::bigint not between 200 and 299 and (answer ->> 'status')::bigint <> 404 then
-        return jsonb_build_object('failed', true, 'error', format('Stripe: %s: %s', answer ->> 'status', complaint));
+    if (answer ->> 'status')::bigint not between 200 and 299 then
+        if run.cursor is not null then
+            -- What the bookmark stood at is gone: that list is read from its beginning.
+            update billing.runs r set cursor = null where r.id = run.id;
+            return '{"again": true}'::jsonb;
+        elsif (answer ->> 'status')::bigint <> 404 then
+            complaint := format('Stripe: %s: %s', answer ->> 'status', complaint);
+            update billing.runs r set finished_at = ops.now(), error = complaint where r.id = run.id;
+            return jsonb_build_object('failed', true, 'error', complaint);
+        end if;
+        -- The parent whose list it is is gone.
     end if;
     if run.kind = 'events' then
         for item in select e.item from jsonb_array_elements(items) as e (item) loop
@@ -354,7 +370,7 @@ begin
         run.finished_at := ops.now();
         update billing.settings s set events_seen_at = greatest(s.events_seen_at, run.started_at);
     else
-        if kind.per is null and run.since is null then
+        if kind.per is null and run.since is null and (answer ->> 'status')::bigint <> 404 then
             perform billing.ask_unlisted(run, kind);
         end if;
         run := billing.next_list(run);

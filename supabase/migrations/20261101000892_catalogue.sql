@@ -83,6 +83,16 @@ set search_path = pg_catalog, pg_temp
 as $$ select case jsonb_typeof(as_object.value) when 'object' then as_object.value else '{}' end $$;
 comment on function billing.as_object(jsonb) is 'An object, or an empty one for anything else.';
 
+create function billing.is_currency(code text) returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    -- These Stripe counts otherwise than ISO 4217 does: https://docs.stripe.com/currencies#special-cases
+    select exists (select from ledger.currencies c where c.code = upper(is_currency.code))
+        and upper(is_currency.code) <> all ('{ISK,UGX,MGA}'::text[])
+$$;
+comment on function billing.is_currency(text) is 'Whether amounts of a currency mean the same here and at Stripe.';
+
 create function billing.count_flaw(value jsonb, minimum bigint default 0) returns text
 language sql immutable parallel safe
 set search_path = pg_catalog, pg_temp
@@ -199,9 +209,9 @@ as $$
     select i.path || '.meter', 'is not declared' from items i
     where i.kind = 'price' and billing.as_object(i.item) ? 'meter' and not billing.as_object(catalogue -> 'meters') ? (i.item ->> 'meter')
     union all
-    select i.path || '.currency', 'is no currency of ISO 4217' from items i
+    select i.path || '.currency', 'is no currency that can be sold in' from items i
     where i.kind = 'price' and jsonb_typeof(billing.as_object(i.item) -> 'currency') = 'string'
-    and not exists (select from ledger.currencies c where c.code = upper(i.item ->> 'currency'))
+    and not billing.is_currency(i.item ->> 'currency')
     union all
     select i.path || '.interval', 'must be day, week, month or year' from items i
     where i.kind = 'price' and billing.as_object(i.item) ->> 'interval' not in ('day', 'week', 'month', 'year')

@@ -106,7 +106,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     -- Only pages of our own: a place within the site, never an address.
-    if coalesce(page_of.path, '') !~ '^/([A-Za-z0-9_~.%=&?#-]+/?)*$' or page_of.path ~ '^/[/\\]' or length(page_of.path) > 500 then
+    if coalesce(page_of.path, '') !~ '^/([A-Za-z0-9_~.%=&?-]+/?)*$' or page_of.path ~ '^/[/\\]' or length(page_of.path) > 500 then
         perform ops.raise_http(
             400, 'return_path_invalid', 'This is no page of this product.', null, 'Give a path such as /billing; the site is set by the operator.'
         );
@@ -122,18 +122,18 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if require_key.key is null then
-        return gen_random_uuid()::text;
-    end if;
-    perform ledger.require_key(require_key.key);
-    if length(require_key.key) > 100 then
-        perform ops.raise_http(400, 'idempotency_key_invalid', 'The idempotency key is too long.', null, 'Use at most 100 characters.');
+    -- It travels in a header.
+    if require_key.key !~ '^[!-~]{1,100}$' then
+        perform ops.raise_http(
+            400, 'idempotency_key_invalid', 'There is no idempotency key, or it is too long.', null,
+            'Use 1 to 100 characters of ASCII, such as a UUID.'
+        );
     end if;
     return require_key.key;
 end
 $$;
 comment on function billing.require_key(text) is
-'An idempotency key, made where none was given; answers 400 for one that is none.';
+'An idempotency key, or null; answers 400 for one that cannot be sent.';
 
 create function billing.start_checkout(
     workspace_id uuid, price text, seats bigint, return_path text, idempotency_key text
@@ -147,9 +147,18 @@ declare
     trial_days bigint := 0::bigint;
     plan billing.plans;
     page text;
+    wish jsonb := jsonb_build_array(start_checkout.price, start_checkout.seats, start_checkout.return_path);
+    known uuid;
 begin
     perform authz.require(start_checkout.workspace_id, 'billing.manage');
     perform billing.require_connected();
+    known := billing.known_request(
+        'checkout', start_checkout.workspace_id,
+        format('checkout:%s:%s', start_checkout.workspace_id, billing.require_key(start_checkout.idempotency_key)), wish
+    );
+    if start_checkout.idempotency_key is not null and known is not null then
+        return known;
+    end if;
     bought := billing.price_for(start_checkout.price);
     quantity := billing.seats_for(start_checkout.workspace_id, start_checkout.price, start_checkout.seats);
     page := billing.page_of(coalesce(start_checkout.return_path, '/billing'));
@@ -176,10 +185,20 @@ begin
         ),
         format('checkout:%s:%s', start_checkout.workspace_id, coalesce(
             start_checkout.idempotency_key,
-            -- The same wish within the hour is the same checkout.
-            md5(concat_ws('|', bought.id, quantity, page, trial_days)) || ':' || floor(extract(epoch from ops.now()) / 3600)
+            -- The same wish within the hour is the same checkout, until it came to something, or to nothing.
+            md5(concat_ws(
+                '|', bought.id, quantity, page, trial_days,
+                (
+                    select count(*) from billing.customers c join billing.objects o on o.customer_id = c.stripe_id
+                    where c.workspace_id = start_checkout.workspace_id and o.object in ('subscription', 'checkout.session') and o.data ->> 'status' <> 'open'
+                ),
+                (
+                    select count(*) from billing.requests r
+                    where r.workspace_id = start_checkout.workspace_id and r.kind = 'checkout' and r.state = 'failed'
+                )
+            )) || ':' || floor(extract(epoch from ops.now()) / 3600)
         )),
-        start_checkout.workspace_id, is_enqueued => false
+        start_checkout.workspace_id, is_enqueued => false, wish => wish
     );
 end
 $$;
@@ -265,9 +284,24 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     subscription billing.objects;
+    wish jsonb := jsonb_build_array(request_change.price, request_change.seats);
+    key text;
+    known uuid;
 begin
     perform billing.require_connected();
     subscription := billing.require_subscription(request_change.workspace_id);
+    -- Without a key the same wish is the same change, until there is another subscription to change.
+    key := format('change:%s:%s', request_change.workspace_id, coalesce(
+        billing.require_key(request_change.idempotency_key),
+        md5(wish::text) || ':' || subscription.id || ':' || subscription.revision || ':' || (
+            select count(*) from billing.requests r
+            where r.workspace_id = request_change.workspace_id and r.kind = 'change' and r.state = 'failed'
+        )
+    ));
+    known := billing.known_request('change', request_change.workspace_id, key, wish);
+    if known is not null then
+        return known;
+    end if;
     return billing.request(
         'change', '/v1/subscriptions/' || subscription.id,
         jsonb_build_object(
@@ -277,8 +311,8 @@ begin
             'payment_behavior', 'error_if_incomplete',
             'metadata', jsonb_build_object('workspace_id', request_change.workspace_id, 'seats', coalesce(request_change.seats::text, ''))
         ),
-        format('change:%s:%s', request_change.workspace_id, billing.require_key(request_change.idempotency_key)),
-        request_change.workspace_id, reason => request_change.reason, is_enqueued => request_change.is_enqueued
+        key, request_change.workspace_id, reason => request_change.reason, is_enqueued => request_change.is_enqueued,
+        wish => wish
     );
 end
 $$;
@@ -421,7 +455,7 @@ begin
     if refund.amount <= 0 then
         perform ops.raise_http(400, 'amount_invalid', 'A refund is of something.', null, 'Give minor units (cents) from 1, or leave it out for all.');
     end if;
-    perform ledger.require_key(refund.idempotency_key);
+    perform ledger.require_key(billing.require_key(refund.idempotency_key));
     perform audit.write(
         'billing.refund', refund.workspace_id, 'invoices', invoice.id, null, jsonb_build_object('amount', coalesce(refund.amount, left_over), 'reason', refund.reason)
     );
@@ -450,11 +484,11 @@ as $$
 begin
     perform billing.require_reason(adjust.reason);
     perform billing.require_connected();
-    perform ledger.require_key(adjust.idempotency_key);
+    perform ledger.require_key(billing.require_key(adjust.idempotency_key));
     if coalesce(adjust.amount, 0) = 0 or abs(adjust.amount) > 99999999999 then
         perform ops.raise_http(400, 'amount_invalid', 'An adjustment is of something.', null, 'Give minor units (cents): positive owes the customer, negative charges them.');
     end if;
-    if not exists (select from ledger.currencies c where c.code = upper(adjust.currency)) then
+    if not billing.is_currency(adjust.currency) then
         perform ops.raise_http(400, 'currency_unknown', format('There is no currency %L.', left(adjust.currency, 10)), null, 'Use a code of ISO 4217, such as EUR.');
     end if;
     perform audit.write(

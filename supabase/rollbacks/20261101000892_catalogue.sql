@@ -1,5 +1,6 @@
 drop function billing.plan_flaws;
 drop function billing.count_flaw;
+drop function billing.is_currency;
 drop function billing.as_object;
 drop table billing.prices;
 drop table billing.plan_meters;

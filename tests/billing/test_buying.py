@@ -71,7 +71,7 @@ def test_who_has_a_subscription_changes_it(billing: Billing, workspace: uuid.UUI
 
 @pytest.mark.parametrize(
     "path",
-    ["https://evil.example", "//evil.example", "/\\evil.example", "evil", "", "/a//../\\b", "/%0d%0aSet-Cookie: x", "/a b", "javascript:alert(1)", "/\t/evil.example", "/@evil\n"],
+    ["https://evil.example", "//evil.example", "/\\evil.example", "evil", "", "/a//../\\b", "/%0d%0aSet-Cookie: x", "/a b", "javascript:alert(1)", "/\t/evil.example", "/@evil\n", "/b#x"],
     ids=repr,
 )  # fmt: skip
 def test_nobody_is_led_elsewhere(billing: Billing, workspace: uuid.UUID, owner: uuid.UUID, path: str) -> None:
@@ -150,6 +150,48 @@ def test_an_upgrade_that_is_not_paid_is_not_made(billing: Billing, workspace: uu
     assert result["code"] == "card_declined"
     billing.settle()
     assert billing.access(workspace)["plan"] == "pro" and billing.access(workspace)["state"] == "active"
+
+
+def test_a_change_that_is_asked_for_again_under_its_key_is_the_same_change(
+    billing: Billing, workspace: uuid.UUID, owner: uuid.UUID
+) -> None:
+    billing.stripe.pay(session(checkout(billing, owner, workspace)))
+    billing.stripe.advance(15 * DAY)
+    billing.settle()
+    for price, key in (("pro_yearly", "a"), ("seat_monthly", "b"), ("pro_monthly", "c"), ("seat_monthly", "d")):
+        first = ask(billing, owner, "change_plan(%s, %s, null, %s)", [workspace, price, key])
+        billing.stripe.advance(60)
+        billing.settle()
+        assert ask(billing, owner, "change_plan(%s, %s, null, %s)", [workspace, price, key]) == first
+        expected = "enterprise" if price == "seat_monthly" else "pro"
+        assert billing.access(workspace)["plan"] == expected
+    with as_user(billing.connection, owner), refused("idempotency_key_reused"), billing.connection.transaction():
+        run(billing.connection, "select public.change_plan(%s, 'pro_yearly', null, 'd')", [workspace])
+
+
+def test_a_checkout_that_came_to_something_is_not_handed_out_again(
+    billing: Billing, workspace: uuid.UUID, owner: uuid.UUID
+) -> None:
+    first = checkout(billing, owner, workspace)
+    billing.stripe.pay(session(first))
+    billing.settle()
+    subscription = next(billing.stripe.store.every("subscription"))
+    billing.stripe.call("DELETE", f"/v1/subscriptions/{subscription['id']}", {})
+    billing.stripe.advance(5)
+    billing.settle()
+    assert checkout(billing, owner, workspace) != first
+
+
+@pytest.mark.parametrize("key", ["", " ", "a b", "☃", "x" * 101, "a\n"])
+def test_a_key_that_cannot_be_sent_is_refused(
+    billing: Billing, workspace: uuid.UUID, owner: uuid.UUID, key: str
+) -> None:
+    billing.buy(workspace)
+    billing.settle()
+    with as_user(billing.connection, owner), refused("idempotency_key_invalid"), billing.connection.transaction():
+        run(billing.connection, "select public.change_plan(%s, 'pro_yearly', null, %s)", [workspace, key])
+    with refused("idempotency_key_invalid"), billing.connection.transaction():
+        run(billing.connection, "select billing.adjust(%s, 5, 'usd', 'why', %s)", [workspace, key])
 
 
 def test_metered_prices_come_and_go_with_the_plan(billing: Billing, workspace: uuid.UUID, owner: uuid.UUID) -> None:

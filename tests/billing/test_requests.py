@@ -162,3 +162,66 @@ def test_details_are_for_those_who_manage_billing(billing: Billing, workspace: u
         billing.connection.transaction(),
     ):
         run(billing.connection, "select public.set_billing_details(%s, '{}')", [workspace])
+
+
+def test_a_name_that_looks_like_a_template_is_a_name(billing: Billing) -> None:
+    owner = make_user(billing.connection)
+    workspace = one(
+        billing.connection, "select id from tenancy.make_workspace('{customer} Ltd', 'template-ltd', %s)", [owner]
+    )
+    billing.settle()
+    assert billing.stripe.store.get(billing.customer(workspace))["name"] == "{customer} Ltd"
+    with as_user(billing.connection, owner):
+        run(
+            billing.connection,
+            "select public.set_billing_details(%s, %s)",
+            [workspace, Jsonb({"invoice_footer": "for {customer}"})],
+        )
+    billing.settle()
+    assert billing.stripe.store.get(billing.customer(workspace))["invoice_settings"]["footer"] == "for {customer}"
+
+
+def test_currencies_that_stripe_counts_otherwise_are_refused(billing: Billing, workspace: uuid.UUID) -> None:
+    for currency in ("isk", "UGX", "mga"):
+        with refused("currency_unknown"), billing.connection.transaction():
+            run(billing.connection, "select billing.adjust(%s, 500, %s, 'why', 'k')", [workspace, currency])
+
+
+# Runs ---------------------------------------------------------------------------------------------
+
+
+def test_a_run_whose_bookmark_is_gone_reads_that_list_anew(billing: Billing) -> None:
+    for _ in range(120):
+        billing.stripe.call("POST", "/v1/coupons", {"percent_off": "5"})
+    name = one(billing.connection, "select billing.start_run('sync', '{coupon}')")
+    payload = Jsonb({"run": str(name)})
+    call = one(billing.connection, "select billing.take_call(%s)", [payload])
+    from rowhouse.worker import stripe_calls
+
+    run(billing.connection, "select billing.settle_call(%s, %s)", [Jsonb(call["token"]), Jsonb(stripe_calls.ask(call))])
+    cursor = one(billing.connection, "select cursor from billing.runs where id = %s", [name])
+    billing.stripe.call("DELETE", f"/v1/coupons/{cursor}", {})
+    billing.carry({"run": str(name)})
+    row = run(billing.connection, "select finished_at, error from billing.runs where id = %s", [name])[0]
+    assert row["finished_at"] and row["error"] is None
+    assert (
+        one(billing.connection, "select count(*) from billing.objects where object = 'coupon' and not is_deleted")
+        >= 119
+    )
+
+
+def test_a_run_that_would_read_less_is_not_gone_on_with(billing: Billing) -> None:
+    part = one(billing.connection, "select billing.start_run('sync', null, now() - interval '1 day')")
+    assert one(billing.connection, "select billing.start_run('sync', null, now())") == part
+    whole = one(billing.connection, "select billing.start_run('sync')")
+    assert whole != part
+    assert one(billing.connection, "select billing.start_run('sync', null, now() - interval '1 day')") == whole
+
+
+def test_a_run_that_stripe_refuses_ends_and_says_why(billing: Billing) -> None:
+    name = one(billing.connection, "select billing.start_run('sync', '{coupon}')")
+    call = one(billing.connection, "select billing.take_call(%s)", [Jsonb({"run": str(name)})])
+    answer = {"status": 400, "body": {"error": {"message": "no"}}}
+    outcome = one(billing.connection, "select billing.settle_call(%s, %s)", [Jsonb(call["token"]), Jsonb(answer)])
+    assert outcome["failed"]
+    assert one(billing.connection, "select billing.start_run('sync', '{coupon}')") != name

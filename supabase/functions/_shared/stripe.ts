@@ -32,9 +32,15 @@ export interface Outcome {
   counts?: boolean;
 }
 
+/** STRIPE_SECRET_KEY, if it is one: an error of the network would print whatever else it holds. */
+function secretKey(): string | undefined {
+  const key = Deno.env.get("STRIPE_SECRET_KEY")?.trim();
+  return key && /^(sk|rk)_(live|test)_\w{1,250}$/.test(key) ? key : undefined;
+}
+
 /** Stripe's SDK, led to another address where STRIPE_API_URL names one; undefined without a key. */
 export function stripeClient(): Stripe | undefined {
-  const key = Deno.env.get("STRIPE_SECRET_KEY");
+  const key = secretKey();
   if (!key) return undefined;
   const url = Deno.env.get("STRIPE_API_URL");
   const place = url ? new URL(url) : undefined;
@@ -70,7 +76,7 @@ async function ask(stripe: Stripe, asked: Call): Promise<Answer> {
     return { status: lastResponse.statusCode, body, date: lastResponse.headers.date, elapsed: elapsed() };
   } catch (error) {
     if (!(error instanceof Stripe.errors.StripeError) || !error.statusCode) {
-      return { error: String(error).slice(0, 500) };
+      return { error: String(error).slice(0, 500).replaceAll(secretKey() ?? "\0", "…") };
     }
     const wait = Number(error.headers?.["retry-after"]);
     return {
@@ -85,7 +91,7 @@ async function ask(stripe: Stripe, asked: Call): Promise<Answer> {
 
 /** Makes the calls of a payload one after the other, until none is left. Returns what the last came to. */
 export async function carry(stripe: Stripe, payload: unknown, until = Infinity): Promise<Outcome> {
-  const key = Deno.env.get("STRIPE_SECRET_KEY")!;
+  const key = secretKey()!;
   const mode = key.slice(3).startsWith("live_") ? "live" : "test";
   while (true) {
     const asked = await call<Call | null>("take_stripe_call", { payload, mode });
@@ -106,7 +112,7 @@ const LIMIT_BYTES = 16 * 1024;
  */
 export async function answerWish(request: Request, name: string, body: Record<string, unknown>): Promise<Response> {
   const stripe = stripeClient();
-  if (!stripe) return refuse(503, "not_configured", "STRIPE_SECRET_KEY is not set.");
+  if (!stripe) return refuse(503, "not_configured", "STRIPE_SECRET_KEY is not set, or is no secret key.");
   try {
     const id = await call<string>(name, body, request.headers.get("authorization") ?? "");
     const outcome = await carry(stripe, { request: id });
@@ -137,5 +143,5 @@ export async function wishOf(request: Request): Promise<Record<string, unknown> 
 
 /** The caller's own key, which makes trying again safe. */
 export function keyOf(request: Request): string | null {
-  return request.headers.get("idempotency-key");
+  return request.headers.get("idempotency-key") || null;
 }

@@ -44,8 +44,8 @@ async function store(batch: Waiting[]): Promise<void> {
     const outcomes = await call<Kept[]>("receive_stripe_events", { events: batch.map(({ event }) => event) });
     batch.forEach(({ resolve }, place) => resolve(outcomes[place]));
   } catch (error) {
-    // One that Postgres cannot read takes no other along.
-    if (batch.length > 1 && error instanceof DatabaseError && error.status < 500) {
+    // One that Postgres cannot read, or that waited for another, takes no other along.
+    if (batch.length > 1 && error instanceof DatabaseError) {
       for (const one of batch) await store([one]);
     } else {
       for (const { reject } of batch) reject(error);
