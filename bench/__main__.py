@@ -13,6 +13,7 @@ from pathlib import Path
 from tests.server import Server
 
 from .auditing import auditing
+from .billing import backfilling, deciding, using, webhooks
 from .digesting import digesting
 from .http import CONNECTIONS, end_to_end
 from .moving import moving
@@ -116,6 +117,13 @@ def main() -> int:
         say("export and import")
         headings = ["a workspace of", "export", "memory", "import", "memory"]
         sections.append(("Export and import", MOVING, table(headings, moving(server, arguments.rows // 5))))
+        say("billing")
+        headings = ["in SQL alone", "", ""]
+        sections.append(("Billing", BILLING, table(headings, deciding(server))))
+        headings = ["usage", "inserted alone", "recorded and rolled up", "of the rate"]
+        sections.append(("Usage", USAGE, table(headings, using(server, arguments.rows))))
+        headings = ["a backfill of", "read", "memory"]
+        sections.append(("Backfill", BACKFILL, table(headings, backfilling(server, arguments.rows // 10))))
         say("digests")
         headings = ["digests of", "database time", "a second", "time a person"]
         sections.append(("Digests", DIGESTS, table(headings, digesting(server, arguments.rows // 10))))
@@ -127,6 +135,9 @@ def main() -> int:
     sections.append(("Queues", QUEUES, table(headings, queues)))
     headings = ["a claim of one job", "p50", "p99", "behind 50,000 dead rows, p50", "p99"]
     sections.append(("Claims among dead rows", DEAD_ROWS, table(headings, claims)))
+    say("webhooks")
+    headings = ["webhooks", "stripe-sync-engine", "answered", "applied", "applied against it"]
+    sections.append(("Webhooks", WEBHOOKS, table(headings, webhooks())))
     say("end to end")
     headings = ["what answers", "requests", "of the rate", "p50", "p95", "p95 against it"]
     sections.append(("End to end", END_TO_END, table(headings, end_to_end())))
@@ -146,6 +157,20 @@ def main() -> int:
 def say(what: str) -> None:
     print(f"… {what}", file=sys.stderr, flush=True)
 
+
+BILLING = """Events of 500 subscriptions, `customer.subscription.updated`, on one connection; jobs of
+`billing.learn` keep each object as of its newest event and decide for its workspace. `billing.access` is one row of
+a workspace with a subscription."""
+USAGE = """`billing.record_usage_many` and `billing.record_usage` keep each event once per key, and count it by the
+hour and by the period, in one transaction; beside an insert of the same rows into a table of the same shape, with
+the same key."""
+BACKFILL = """`rowhouse stripe sync` from nothing, in pages of a hundred, from a stand-in for Stripe in Python,
+whose own time is in it."""
+WEBHOOKS = """`customer.subscription.updated` of 500 subscriptions, posted to the edge function `stripe-webhook`
+under Deno: signature checked, stored through PostgREST, answered; and applied by `rowhouse work`, access decided
+and transitions recorded. Beside it npm `@supabase/stripe-sync-engine` in a plain Node server: signature checked,
+one row upserted. One Postgres, with fsync; medians of three rounds. Stripe waits for the answer; the applied rate
+is until the last event is applied."""
 
 HEAD = """# Performance
 

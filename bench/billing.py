@@ -37,26 +37,32 @@ SECRET = "whsec_bench"  # noqa: S105  of a server that lives for a minute
 def subscription_event(place: int, created: int, said: int) -> dict[str, Any]:
     """customer.subscription.updated, as Stripe sends it."""
     name = f"{place:05d}"
-    price = {
-        "id": "price_1", "object": "price", "active": True, "billing_scheme": "per_unit", "currency": "usd", "lookup_key": "pro_monthly",
-        "metadata": {"rowhouse_plan": "pro", "rowhouse_version": "1"}, "product": "rowhouse_pro", "type": "recurring", "unit_amount": 2900,
-        "recurring": {"interval": "month", "interval_count": 1, "usage_type": "licensed", "meter": None},
-    }  # fmt: skip
-    item = {
-        "id": f"si_{name}", "object": "subscription_item", "quantity": 1, "subscription": f"sub_{name}", "metadata": {}, "discounts": [],
-        "tax_rates": [], "current_period_start": created - 1000, "current_period_end": created + 2_000_000, "price": price, "created": 1_700_000_000,
-    }  # fmt: skip
-    subscription = {
-        "id": f"sub_{name}", "object": "subscription", "livemode": False, "customer": f"cus_{name}", "status": "active", "currency": "usd",
-        "created": 1_700_000_000, "cancel_at": None, "cancel_at_period_end": False, "canceled_at": None, "collection_method": "charge_automatically",
-        "default_payment_method": "pm_1", "discounts": [], "ended_at": None, "latest_invoice": f"in_{name}", "metadata": {"said": str(said)},
-        "pause_collection": None, "trial_end": None, "trial_start": None, "start_date": 1_700_000_000, "billing_cycle_anchor": 1_700_000_000,
-        "items": {"object": "list", "has_more": False, "url": "/v1/subscription_items", "data": [item]},
-    }  # fmt: skip
+    recurring = {"interval": "month", "interval_count": 1, "usage_type": "licensed", "meter": None}
+    plan = {"rowhouse_plan": "pro", "rowhouse_version": "1"}
+    price = {"id": "price_1", "object": "price", "active": True, "billing_scheme": "per_unit", "currency": "usd"}
+    price |= {"lookup_key": "pro_monthly", "metadata": plan, "product": "rowhouse_pro", "recurring": recurring}
+    price |= {"type": "recurring", "unit_amount": 2900, "unit_amount_decimal": "2900", "nickname": None}
+    item = {"id": f"si_{name}", "object": "subscription_item", "quantity": 1, "subscription": f"sub_{name}"}
+    item |= {"metadata": {}, "discounts": [], "tax_rates": [], "price": price, "created": 1_700_000_000}
+    item |= {"current_period_start": created - 1000, "current_period_end": created + 2_000_000}
+    items = {"object": "list", "has_more": False, "url": "/v1/subscription_items", "data": [item]}
+    subscription = {"id": f"sub_{name}", "object": "subscription", "livemode": False, "customer": f"cus_{name}"}
+    subscription |= {"status": "active", "currency": "usd", "created": 1_700_000_000, "start_date": 1_700_000_000}
+    subscription |= {"cancel_at": None, "cancel_at_period_end": False, "canceled_at": None, "ended_at": None}
+    subscription |= {"collection_method": "charge_automatically", "default_payment_method": "pm_1", "discounts": []}
+    subscription |= {"latest_invoice": f"in_{name}", "metadata": {"said": str(said)}, "pause_collection": None}
+    subscription |= {"trial_end": None, "trial_start": None, "billing_cycle_anchor": 1_700_000_000, "items": items}
     return {
-        "id": f"evt_{uuid.uuid4().hex}", "object": "event", "type": "customer.subscription.updated", "livemode": False, "created": created,
-        "api_version": "2026-10-28.endive", "pending_webhooks": 1, "request": {"id": None, "idempotency_key": None}, "data": {"object": subscription},
-    }  # fmt: skip
+        "id": f"evt_{uuid.uuid4().hex}",
+        "object": "event",
+        "type": "customer.subscription.updated",
+        "livemode": False,
+        "created": created,
+        "api_version": "2026-10-28.endive",
+        "pending_webhooks": 1,
+        "request": {"id": None, "idempotency_key": None},
+        "data": {"object": subscription},
+    }
 
 
 def _file(folder: Path, count: int, secret: str, base: int) -> Path:
@@ -99,10 +105,11 @@ def webhooks() -> Rows:
             port = free_port()
             engine_url = state.url_of(SUPERUSER).replace("/postgres", "/sync_engine")
             contender = subprocess.Popen(
-                [str(HOME / "node_modules/node/bin/node"), str(HOME / "stripe-sync-engine.mjs"), engine_url, str(port), SECRET],
+                [HOME / "node_modules/node/bin/node", HOME / "stripe-sync-engine.mjs", engine_url, str(port), SECRET],
                 stdout=subprocess.PIPE, text=True,
             )  # fmt: skip
-            assert contender.stdout is not None and contender.stdout.readline().strip() == "ready"
+            assert contender.stdout is not None
+            assert contender.stdout.readline().strip() == "ready"
             ours = f"http://127.0.0.1:{state.ports['functions']}/stripe-webhook"
             theirs = f"http://127.0.0.1:{port}/"
             rates: dict[tuple[str, int], list[float]] = {}
@@ -219,10 +226,18 @@ def using(server: Server, events: int = 1_000_000) -> Rows:
         )
         for batch in range(events // 10_000):
             workspace = workspaces[batch % 20]
-            document = Jsonb([
-                {"meter": "calls", "quantity": n % 9 + 1, "idempotency_key": f"{batch}-{n}", "at": f"{begun_at:%Y-%m-%d}T{n % 24:02d}:{n % 60:02d}:00Z"}
-                for n in range(10_000)
-            ])  # fmt: skip
+            day = f"{begun_at:%Y-%m-%d}"
+            document = Jsonb(
+                [
+                    {
+                        "meter": "calls",
+                        "quantity": n % 9 + 1,
+                        "idempotency_key": f"{batch}-{n}",
+                        "at": f"{day}T{n % 24:02d}:{n % 60:02d}:00Z",
+                    }
+                    for n in range(10_000)
+                ]
+            )
             begun = time.perf_counter()
             connection.execute(bare_insert.encode(), [workspace, document])
             middle = time.perf_counter()
@@ -252,10 +267,21 @@ def backfilling(server: Server, objects: int = 100_000) -> Rows:
     rows = []
     with Stripe() as stripe:
         for place in range(objects):
-            stripe.store.make("coupon", {
-                "name": f"Coupon {place}", "percent_off": 5.0, "amount_off": None, "currency": None, "duration": "once", "metadata": {}, "valid": True,
-                "times_redeemed": 0, "max_redemptions": None, "redeem_by": None, "duration_in_months": None,
-            })  # fmt: skip
+            coupon = {
+                "name": f"Coupon {place}",
+                "percent_off": 5.0,
+                "amount_off": None,
+                "currency": None,
+                "valid": True,
+            }
+            coupon |= {
+                "duration": "once",
+                "metadata": {},
+                "times_redeemed": 0,
+                "max_redemptions": None,
+                "redeem_by": None,
+            }
+            stripe.store.make("coupon", coupon)
         for share in (10, 1):
             with house(server, 10, 10) as database, database.connect(autocommit=True) as connection:
                 Billing(connection, stripe).connect()
@@ -265,15 +291,14 @@ def backfilling(server: Server, objects: int = 100_000) -> Rows:
                         stripe.store.kinds["coupon"],
                     )
                 script = (
-                    "import resource, sys; from rowhouse import stripe_account as s; from rowhouse.database import connect\n"
+                    "import resource; from rowhouse import stripe_account as s; from rowhouse.database import connect\n"
                     "with connect() as c:\n"
                     "    run = s.start_run(c, 'sync', ['coupon']); c.commit()\n"
                     "    for outcome in s.carry(c, {'run': str(run)}): s.refuse_unless_done(outcome)\n"
                     "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
                 )
-                environment = {
-                    **os.environ, "DATABASE_URL": database.url(), "STRIPE_SECRET_KEY": stripe.key, "STRIPE_API_URL": stripe.url,
-                }  # fmt: skip
+                environment = {**os.environ, "DATABASE_URL": database.url()}
+                environment |= {"STRIPE_SECRET_KEY": stripe.key, "STRIPE_API_URL": stripe.url}
                 begun = time.perf_counter()
                 done = subprocess.run(
                     [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True

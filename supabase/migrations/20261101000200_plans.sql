@@ -29,7 +29,7 @@ alter table billing.plans enable row level security;
 create policy plans_nobody on billing.plans using (false);
 create unique index plans_one_default on billing.plans (is_default) where is_default;
 create unique index plans_one_trial on billing.plans (starts_with_trial) where starts_with_trial;
-create unique index plans_rank on billing.plans (rank) where version_of is null;
+create unique index plans_rank on billing.plans (rank) where version_of is null and not is_archived;
 create index plans_version_of on billing.plans (version_of) where version_of is not null;
 comment on table billing.plans is 'What can be bought, the smallest first.';
 comment on column billing.plans.id is 'Its name for programs.';
@@ -77,6 +77,7 @@ comment on column billing.plan_limits.max is 'How many; null is without limit.';
 create table billing.features (
     feature text not null,
     description text not null,
+    is_archived boolean not null default false,
     constraint features_pkey primary key (feature)
 );
 alter table billing.features enable row level security;
@@ -84,6 +85,7 @@ create policy features_nobody on billing.features using (false);
 comment on table billing.features is 'What a plan can include beyond numbers.';
 comment on column billing.features.feature is 'Its name for programs.';
 comment on column billing.features.description is 'What it gives.';
+comment on column billing.features.is_archived is 'Whether it is offered no more.';
 
 create table billing.plan_features (
     plan_id text not null,
@@ -140,6 +142,7 @@ create policy workspace_plans_nobody on billing.workspace_plans using (false);
 create index workspace_plans_plan_id on billing.workspace_plans (plan_id);
 create index workspace_plans_next_plan_id on billing.workspace_plans (next_plan_id) where next_plan_id is not null;
 create index workspace_plans_until on billing.workspace_plans (until) where next_state is not null;
+create index workspace_plans_reminders on billing.workspace_plans (until) where state in ('trialing', 'active');
 comment on table billing.workspace_plans is
 'What was decided for each workspace: its plan, its state, and what time makes of them.';
 comment on column billing.workspace_plans.workspace_id is 'The tenant.';

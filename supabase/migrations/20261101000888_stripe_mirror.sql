@@ -470,7 +470,7 @@ begin
         ) as e (item)
         where n.object = next.object and not next.is_deleted
     loop
-        perform billing.apply(embedded, apply.api_version, apply.as_of, apply.source, key);
+        perform billing.apply_unless_newer(embedded, apply.api_version, apply.as_of, apply.source, key);
     end loop;
     perform billing.heed(next, known);
     return true;

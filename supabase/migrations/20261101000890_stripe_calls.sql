@@ -87,6 +87,16 @@ set search_path = pg_catalog, pg_temp
 as $$ select md5(concat_ws('|', wish_hash.kind, wish_hash.workspace_id, wish_hash.wish)) $$;
 comment on function billing.wish_hash(text, uuid, jsonb) is 'What an idempotency key stands for.';
 
+create function billing.derived_key(base text) returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    -- What Stripe refused may be asked for again, and is another request.
+    select derived_key.base || case when count(*) > 0 then ':' || count(*) else '' end
+    from billing.requests r where starts_with(r.idempotency_key, derived_key.base) and r.state = 'failed'
+$$;
+comment on function billing.derived_key(text) is 'The idempotency key of a deed that is named by what it is about.';
+
 create function billing.known_request(kind text, workspace_id uuid, idempotency_key text, wish jsonb) returns uuid
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -183,7 +193,9 @@ begin
         if request.kind <> 'customer.create' then
             update billing.requests r
             set state = 'failed', settled_at = ops.now(), error = 'unanswered for a day: see at Stripe whether it was done. ' || coalesce(r.error, '')
-            where r.id = request.id;
+            where r.id = request.id
+            returning r.* into request;
+            perform billing.heed_failure(request);
             return null;
         end if;
         return jsonb_build_object(
@@ -343,7 +355,11 @@ declare
 begin
     perform billing.lock_learning();
     select s.* into settings from billing.settings s;
-    select r.* into strict request from billing.requests r where r.id = settle_request.id for update;
+    select r.* into request from billing.requests r where r.id = settle_request.id for update;
+    if not found then
+        -- The workspace went meanwhile, and with it whom to tell.
+        return '{}'::jsonb;
+    end if;
     if request.state <> 'waiting' then
         return '{"again": true}'::jsonb;
     end if;
@@ -386,6 +402,7 @@ declare
     status bigint := coalesce((answer ->> 'status')::bigint, 0);
     kind text := coalesce(answer #>> '{body,error,type}', '');
     complaint text;
+    is_unbegun boolean := status in (401, 403, 429);
 begin
     -- No answer, too many at once, Stripe's own trouble, or a twin under way: nothing is known, and the same key is safe.
     if status = 0 or status = 429 or status >= 500 or status in (401, 403)
@@ -396,7 +413,12 @@ begin
             case when status = 0 then 'no answer: ' || coalesce(answer ->> 'error', '')
                 else format('Stripe: %s: %s', status, coalesce(answer #>> '{body,error,message}', '')) end, 1000
         );
-        update billing.requests r set error = complaint
+        update billing.requests r
+        set
+            error = complaint,
+            -- Refused at the door: nothing was begun, and no day runs.
+            attempts = r.attempts - is_unbegun::integer,
+            first_attempt_at = case when is_unbegun and r.attempts <= 1 then null else r.first_attempt_at end
         where r.id = coalesce(token ->> 'request', token ->> 'search')::uuid and r.state = 'waiting';
         return jsonb_build_object(
             'retry', true, 'error', complaint, 'status', status,

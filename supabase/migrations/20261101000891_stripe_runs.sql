@@ -12,6 +12,7 @@ create table billing.runs (
     parent_id text,
     cursor text,
     listed bigint not null default 0,
+    failed bigint not null default 0,
     started_at timestamptz not null default ops.now(),
     walks_since timestamptz not null default clock_timestamp(),
     finished_at timestamptz,
@@ -33,6 +34,7 @@ comment on column billing.runs.place is 'The bookmark: the object it is at, by i
 comment on column billing.runs.parent_id is 'The bookmark: the parent whose list it is in.';
 comment on column billing.runs.cursor is 'The bookmark: the last one listed.';
 comment on column billing.runs.listed is 'How many have been listed.';
+comment on column billing.runs.failed is 'How many of them could not be learnt; the server''s log says why.';
 comment on column billing.runs.started_at is 'When it began.';
 comment on column billing.runs.walks_since is
 'The same by the wall''s clock: what was learnt before is not listed yet.';
@@ -346,8 +348,12 @@ begin
         -- The parent whose list it is is gone.
     end if;
     if run.kind = 'events' then
-        for item in select e.item from jsonb_array_elements(items) as e (item) loop
-            run.listed := run.listed + billing.receive(item, 'poll')::integer;
+        for item in select e.item from jsonb_array_elements(items) as e (item) order by e.item #>> '{data,object,id}', e.item ->> 'id' loop
+            begin
+                run.listed := run.listed + billing.receive(item, 'poll')::integer;
+            exception
+                when sqlstate 'PGRST' then run.failed := run.failed + 1;
+            end;
         end loop;
     else
         select t.* into strict kind from billing.object_types t where t.place = run.place;
@@ -361,7 +367,15 @@ begin
         end if;
         run.listed := run.listed + jsonb_array_length(items);
         for item in select e.item from jsonb_array_elements(items) as e (item) loop
-            perform billing.apply_unless_newer(item, settings.api_version, billing.answered_at(answer), 'page', run.parent_id);
+            begin
+                perform billing.apply_unless_newer(item, settings.api_version, billing.answered_at(answer), 'page', run.parent_id);
+            exception
+                when deadlock_detected or serialization_failure then raise;
+                -- One that cannot be learnt keeps nobody else from it.
+                when others then
+                    run.failed := run.failed + 1;
+                    raise warning '% was not learnt: %', item ->> 'id', sqlerrm;
+            end;
         end loop;
     end if;
     if (answer #>> '{body,has_more}')::boolean and jsonb_array_length(items) > 0 and kind.object is distinct from 'entitlements.active_entitlement_summary' then
@@ -376,7 +390,9 @@ begin
         run := billing.next_list(run);
     end if;
     update billing.runs r
-    set place = run.place, parent_id = run.parent_id, cursor = run.cursor, listed = run.listed, finished_at = run.finished_at
+    set
+        place = run.place, parent_id = run.parent_id, cursor = run.cursor, listed = run.listed, failed = run.failed,
+        finished_at = run.finished_at
     where r.id = run.id;
     return '{"again": true}'::jsonb;
 end

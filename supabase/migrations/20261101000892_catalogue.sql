@@ -75,6 +75,19 @@ comment on column billing.prices.is_per_seat is 'Whether it is paid for each sea
 comment on column billing.prices.meter is 'What is counted, for a metered price.';
 comment on column billing.prices.is_archived is 'Whether it can no longer be bought.';
 
+create function billing.is_per_seat(price jsonb) returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    -- By what the price carries with it: its lookup key may have moved on to another.
+    select coalesce(
+        (price #>> '{metadata,rowhouse_per_seat}')::boolean,
+        (select r.is_per_seat from billing.prices r where r.lookup_key = price ->> 'lookup_key'),
+        false
+    )
+$$;
+comment on function billing.is_per_seat(jsonb) is 'Whether a price of Stripe''s is paid for each seat.';
+
 -- The file -----------------------------------------------------------------------------------
 
 create function billing.as_object(value jsonb) returns jsonb
@@ -196,6 +209,13 @@ as $$
         case jsonb_typeof(billing.as_object(i.item) -> 'features') when 'array' then i.item -> 'features' else '[]' end
     ) as f (name)
     where i.kind = 'plan' and not billing.as_object(catalogue -> 'features') ? f.name
+    union all
+    select i.path || '.features', format('names %s twice', f.name)
+    from items i cross join lateral jsonb_array_elements_text(
+        case jsonb_typeof(billing.as_object(i.item) -> 'features') when 'array' then i.item -> 'features' else '[]' end
+    ) as f (name)
+    where i.kind = 'plan'
+    group by i.path, f.name having count(*) > 1
     union all
     select i.path || '.features', 'must be a list of names' from items i
     where i.kind = 'plan' and billing.as_object(i.item) ? 'features' and jsonb_typeof(i.item -> 'features') <> 'array'

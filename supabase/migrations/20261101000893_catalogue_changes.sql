@@ -45,7 +45,7 @@ as $$
                 'renewal_reminder_days', s.renewal_reminder_days, 'card_reminder_days', s.card_reminder_days
             ) from billing.settings s
         ),
-        'features', (select coalesce(jsonb_object_agg(f.feature, jsonb_build_object('description', f.description)), '{}') from billing.features f),
+        'features', (select coalesce(jsonb_object_agg(f.feature, jsonb_build_object('description', f.description)), '{}') from billing.features f where not f.is_archived),
         'meters', (select coalesce(jsonb_object_agg(m.meter, jsonb_build_object('name', m.name)), '{}') from billing.meters m where not m.is_archived),
         'plans', (
             select coalesce(jsonb_object_agg(p.id, jsonb_build_object(
@@ -186,7 +186,8 @@ begin
             card_reminder_days = (declared #>> '{settings,card_reminder_days}')::bigint;
         insert into billing.features as f (feature, description)
         select e.key, e.value ->> 'description' from jsonb_each(declared -> 'features') e
-        on conflict on constraint features_pkey do update set description = excluded.description where f.description <> excluded.description;
+        on conflict on constraint features_pkey do update set description = excluded.description, is_archived = false;
+        update billing.features f set is_archived = true where not declared -> 'features' ? f.feature;
         insert into billing.meters as m (meter, name)
         select e.key, e.value ->> 'name' from jsonb_each(declared -> 'meters') e
         on conflict on constraint meters_pkey do update set name = excluded.name, is_archived = false;
@@ -196,7 +197,7 @@ begin
         update billing.plans p set starts_with_trial = false where p.starts_with_trial;
         update billing.plans p set rank = -1 - p.rank where p.version_of is null and declared -> 'plans' ? p.id and p.rank <> (declared #>> array['plans', p.id, 'rank'])::bigint;
         update billing.plans p
-        set is_archived = true, rank = case when p.rank >= 0 then p.rank + 1000000 else p.rank end
+        set is_archived = true
         where p.version_of is null and not p.is_archived and not declared -> 'plans' ? p.id;
         for plan in select e.key as id, e.value as item from jsonb_each(declared -> 'plans') e order by (e.value ->> 'rank')::bigint loop
             if exists (select from billing.plans p where p.id = plan.id)
@@ -240,6 +241,12 @@ begin
             select from jsonb_each(declared -> 'plans') e cross join lateral jsonb_array_elements(e.value -> 'prices') as i (item)
             where i.item ->> 'lookup_key' = r.lookup_key
         );
+        -- Nobody stays on a default that is none any more.
+        perform billing.decide(wp.workspace_id) from billing.workspace_plans wp
+        where
+            (wp.reason = 'default_plan' and wp.plan_id <> (select p.id from billing.plans p where p.is_default))
+            or wp.next_plan_id in (select p.id from billing.plans p where p.is_archived)
+        order by wp.workspace_id;
         perform audit.write('catalogue.apply', null, 'plans', 'plans.toml', null, differing);
     end if;
     return query
@@ -265,7 +272,7 @@ as $$
             r.*, p.version,
             jsonb_build_object(
                 'rowhouse_plan', p.id, 'rowhouse_version', p.version::text, 'rowhouse_amount', r.amount::text,
-                'rowhouse_included', coalesce(m.included, 0)::text
+                'rowhouse_included', coalesce(m.included, 0)::text, 'rowhouse_per_seat', r.is_per_seat::text
             ) as metadata,
             coalesce(m.included, 0) as included,
             (select m.id from known m where m.object = 'billing.meter' and m.data ->> 'event_name' = r.meter and m.data ->> 'status' = 'active' order by m.id limit 1) as meter_id,
@@ -279,7 +286,12 @@ as $$
         select 1 as place, format('feature %s', f.feature) as what, 'feature.create' as kind, 'post' as method, '/v1/entitlements/features' as path,
             jsonb_build_object('lookup_key', f.feature, 'name', left(f.description, 80)) as params, f.feature as subject
         from billing.features f
-        where not exists (select from known k where k.object = 'entitlements.feature' and k.data ->> 'lookup_key' = f.feature)
+        where not f.is_archived and not exists (select from known k where k.object = 'entitlements.feature' and k.data ->> 'lookup_key' = f.feature)
+        union all
+        select 1, format('feature %s: %s', f.feature, case when f.is_archived then 'archive' else 'update' end), 'feature.update', 'post', '/v1/entitlements/features/' || k.id,
+            jsonb_build_object('active', not f.is_archived), f.feature
+        from billing.features f
+        join known k on k.object = 'entitlements.feature' and k.data ->> 'lookup_key' = f.feature and (k.data ->> 'active')::boolean = f.is_archived
         union all
         select 2, format('meter %s', m.meter), 'meter.create', 'post', '/v1/billing/meters',
             jsonb_build_object('display_name', m.name, 'event_name', m.meter, 'default_aggregation', '{"formula": "sum"}'::jsonb), m.meter

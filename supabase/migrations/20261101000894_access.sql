@@ -18,7 +18,7 @@ comment on table billing.access_rules is
 comment on column billing.access_rules.reason is 'The fact: a status of Stripe''s, or what became of the money.';
 comment on column billing.access_rules.state is
 'The state that follows; null gives nothing, as if there were no subscription.';
-comment on column billing.access_rules.precedence is 'Its place among others that hold at once; the lower counts.';
+comment on column billing.access_rules.precedence is 'Its place among others that hold at once: the lower ten counts, then the larger plan.';
 comment on column billing.access_rules.description is 'What it means.';
 insert into billing.access_rules (precedence, reason, state, description)
 values
@@ -200,52 +200,106 @@ as $$
 $$;
 comment on function billing.charges_of(billing.objects) is 'The charges that an invoice was paid by, or was not.';
 
-create function billing.money_fact(subscription_id text) returns text
-language plpgsql stable
+create function billing.is_proration(line jsonb) returns boolean
+language sql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-    paid billing.objects;
-    fact text;
-begin
-    -- Of the invoice that the present period was paid by.
-    select o.* into paid from billing.objects o
-    where o.parent_id = money_fact.subscription_id and o.object = 'invoice' and o.data ->> 'status' = 'paid' and (o.data ->> 'amount_paid')::bigint > 0
-    order by (o.data ->> 'created')::bigint desc, o.id desc
-    limit 1;
-    if not found then
-        return null;
-    end if;
-    select case
-        when bool_or(d.data ->> 'status' = 'lost') then 'dispute_lost'
-        when bool_or(d.data ->> 'status' in ('needs_response', 'under_review')) then 'disputed'
-        when sum((c.data ->> 'amount_refunded')::bigint) >= (paid.data ->> 'amount_paid')::bigint then 'refunded'
-    end into fact
-    from billing.charges_of(paid) c
-    left join billing.objects d on d.object = 'dispute' and d.parent_id = c.id;
-    return fact;
-end
+    select coalesce(
+        (line ->> 'proration')::boolean, (line #>> '{parent,subscription_item_details,proration}')::boolean,
+        (line #>> '{parent,invoice_item_details,proration}')::boolean, false
+    )
 $$;
-comment on function billing.money_fact(text) is
+comment on function billing.is_proration(jsonb) is 'Whether an invoice''s line is for a part of a period, whatever the version.';
+
+create function billing.period_invoice(subscription billing.objects) returns billing.objects
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    -- The one with a whole line until the period's end. Others of the period are for parts of it.
+    select o.* from billing.objects o
+    where
+        o.parent_id = subscription.id and o.object = 'invoice' and not o.is_deleted
+        and o.data ->> 'status' = 'paid' and (o.data ->> 'amount_paid')::bigint > 0
+    order by
+        exists (
+            select from jsonb_array_elements(o.data #> '{lines,data}') as l (line)
+            where not billing.is_proration(l.line) and billing.moment(l.line #> '{period,end}') = billing.period_end_of(subscription.data)
+        ) desc,
+        (o.data ->> 'billing_reason' in ('subscription_create', 'subscription_cycle')) desc nulls last,
+        (o.data ->> 'created')::bigint desc, o.id desc
+    limit 1
+$$;
+comment on function billing.period_invoice(billing.objects) is 'The invoice that a subscription''s present period was paid by; null if none was.';
+
+create function billing.money_fact(subscription billing.objects) returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    select case
+        when bool_or(d.is_lost) then 'dispute_lost'
+        when bool_or(d.is_open) then 'disputed'
+        when sum((c.data ->> 'amount_refunded')::bigint) >= max((i.data ->> 'amount_paid')::bigint) then 'refunded'
+    end
+    from billing.period_invoice(subscription) i
+    cross join lateral billing.charges_of(i) c
+    cross join lateral (
+        select
+            coalesce(bool_or(o.data ->> 'status' = 'lost'), false) as is_lost,
+            coalesce(bool_or(o.data ->> 'status' in ('needs_response', 'under_review')), false) as is_open
+        from billing.objects o where o.object = 'dispute' and o.parent_id = c.id
+    ) d
+    where i.id is not null
+$$;
+comment on function billing.money_fact(billing.objects) is
 'What became of the money of a subscription''s period: refunded, disputed, dispute_lost; null where it stayed.';
+
+create function billing.paid_plan(subscription_id text) returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    select p.id
+    from (
+        select o.data from billing.objects o
+        where
+            o.parent_id = paid_plan.subscription_id and o.object = 'invoice' and not o.is_deleted
+            and o.data ->> 'status' = 'paid' and (o.data ->> 'amount_paid')::bigint > 0
+        order by (o.data ->> 'created')::bigint desc, o.id desc limit 1
+    ) as paid
+    cross join lateral jsonb_array_elements(paid.data #> '{lines,data}') as l (line)
+    join billing.objects price on price.id = billing.line_price_of(l.line)
+    join billing.plans p on p.id = billing.plan_of(price.data)
+    where (l.line ->> 'amount')::bigint > 0
+    order by p.rank desc
+    limit 1
+$$;
+comment on function billing.paid_plan(text) is 'The plan that a subscription''s last payment was for; null if nothing was ever paid.';
 
 create function billing.failing_since(subscription billing.objects) returns timestamptz
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
+    -- Of what came after the last payment: what was given up before that is forgiven.
     select coalesce(
-        (
-            select min(coalesce(billing.moment(i.data #> '{status_transitions,finalized_at}'), billing.moment(i.data -> 'created')))
-            from billing.objects i
-            where
-                i.parent_id = subscription.id and i.object = 'invoice' and not i.is_deleted
-                and i.data ->> 'status' in ('open', 'uncollectible') and coalesce((i.data ->> 'attempt_count')::bigint, 0) > 0
-        ),
+        min(case
+            when i.data ->> 'collection_method' = 'send_invoice' then billing.moment(i.data -> 'due_date')
+            else coalesce(billing.moment(i.data #> '{status_transitions,finalized_at}'), billing.moment(i.data -> 'created'))
+        end),
         billing.period_start_of(subscription.data)
     )
+    from billing.objects i
+    where
+        i.parent_id = subscription.id and i.object = 'invoice' and not i.is_deleted and i.data ->> 'status' = 'open'
+        and case
+            when i.data ->> 'collection_method' = 'send_invoice' then billing.moment(i.data -> 'due_date') <= ops.now()
+            else coalesce((i.data ->> 'attempt_count')::bigint, 0) > 0
+        end
+        and (i.data ->> 'created')::bigint >= coalesce((
+            select max((o.data ->> 'created')::bigint) from billing.objects o
+            where o.parent_id = subscription.id and o.object = 'invoice' and o.data ->> 'status' = 'paid' and (o.data ->> 'amount_paid')::bigint > 0
+        ), 0)
 $$;
 comment on function billing.failing_since(billing.objects) is
-'When the oldest invoice that could not be collected was due.';
+'When the oldest invoice since the last payment was due and could not be collected.';
 
 create type billing.standing as (
     plan_id text, state text, reason text, until timestamptz, next_plan_id text, next_state text, next_reason text,
@@ -273,15 +327,7 @@ begin
     limit 1;
     select sum((i.item ->> 'quantity')::bigint)::bigint into standing.seats
     from jsonb_array_elements(subscription.data #> '{items,data}') as i (item)
-    where exists (
-        select from billing.prices r
-        where
-            r.is_per_seat
-            and (
-                r.lookup_key = i.item #>> '{price,lookup_key}'
-                or (r.plan_id = i.item #>> '{price,metadata,rowhouse_plan}' and i.item #>> '{price,recurring,usage_type}' = 'licensed')
-            )
-    );
+    where billing.is_per_seat(i.item -> 'price');
     standing.reason := status;
     standing.until := billing.period_end_of(subscription.data);
     if subscription.is_deleted or ends_at <= ops.now() then
@@ -289,7 +335,7 @@ begin
     elsif standing.plan_id is null then
         standing.reason := 'plan_unknown';
     elsif status in ('active', 'trialing') then
-        fact := case when status = 'active' then billing.money_fact(subscription.id) end;
+        fact := case when status = 'active' then billing.money_fact(subscription) end;
         if subscription.data #>> '{pause_collection,behavior}' = 'void' then
             standing.reason := 'collection_paused';
             standing.until := billing.moment(subscription.data #> '{pause_collection,resumes_at}');
@@ -310,6 +356,11 @@ begin
         end if;
     elsif status in ('past_due', 'unpaid') then
         standing.failing_since := billing.failing_since(subscription);
+        -- What was never paid for is not given on credit: an upgrade that failed is none yet.
+        standing.plan_id := coalesce((
+            select p.id from billing.plans p join billing.plans asked on asked.id = standing.plan_id
+            where p.id = billing.paid_plan(subscription.id) and p.rank < asked.rank
+        ), standing.plan_id);
         select d.grace_until into standing.until from billing.dunning_cases d
         where d.workspace_id = subscription_standing.workspace_id and d.started_at = standing.failing_since and d.is_overridden;
         standing.until := coalesce(standing.until, standing.failing_since + make_interval(days => settings.grace_days::integer));
@@ -352,7 +403,8 @@ begin
     join billing.access_rules r on r.reason = s.reason
     join billing.plans p on p.id = s.plan_id
     where c.workspace_id = standing_of.workspace_id and s.state is not null
-    order by r.precedence, p.rank desc, s.until desc nulls last, o.id
+    -- By tens: of two that are both paid, the larger plan counts.
+    order by r.precedence / 10, p.rank desc, r.precedence, s.until desc nulls last, o.id
     limit 1;
     select t.* into trial from billing.trials t
     where t.workspace_id = standing_of.workspace_id and not t.with_card and t.ends_at > ops.now();

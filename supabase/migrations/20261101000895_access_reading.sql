@@ -304,6 +304,8 @@ declare
     given billing.dunning_cases;
 begin
     perform billing.require_reason(override_dunning.reason);
+    -- In the order of whoever decides.
+    perform from billing.workspace_plans wp where wp.workspace_id = override_dunning.workspace_id for update;
     update billing.dunning_cases d
     set grace_until = override_dunning.grace_until, is_overridden = true, reason = override_dunning.reason
     where d.workspace_id = override_dunning.workspace_id and d.ended_at is null
@@ -351,19 +353,28 @@ begin
     insert into billing.steps (workspace_id, kind, of, due_at)
     select wp.workspace_id, 'trial', wp.until, wp.until - make_interval(days => d.day::integer)
     from billing.workspace_plans wp cross join unnest(settings.trial_reminder_days) as d (day)
-    where wp.state = 'trialing' and wp.until between ops.now() and ops.now() + interval '60 days'
-    and wp.until - make_interval(days => d.day::integer) > ops.now() - interval '1 day'
+    where
+        wp.state in ('trialing', 'active') and wp.state = 'trialing'
+        and wp.until between ops.now() + make_interval(days => d.day::integer) - interval '1 day' and ops.now() + make_interval(days => d.day::integer) + interval '1 hour'
+        and not exists (
+            select from billing.steps s where s.workspace_id = wp.workspace_id and s.kind = 'trial' and s.of = wp.until
+            and s.due_at = wp.until - make_interval(days => d.day::integer)
+        )
     union all
     select wp.workspace_id, 'renewal', wp.until, wp.until - make_interval(days => settings.renewal_reminder_days::integer)
     from billing.workspace_plans wp
     where
-        settings.renewal_reminder_days > 0 and wp.reason = 'active'
-        and wp.until - make_interval(days => settings.renewal_reminder_days::integer) between ops.now() - interval '1 day' and ops.now()
+        settings.renewal_reminder_days > 0 and wp.state in ('trialing', 'active') and wp.reason = 'active'
+        and wp.until between ops.now() + make_interval(days => settings.renewal_reminder_days::integer) - interval '1 day'
+        and ops.now() + make_interval(days => settings.renewal_reminder_days::integer)
+        and not exists (
+            select from billing.steps s where s.workspace_id = wp.workspace_id and s.kind = 'renewal' and s.of = wp.until
+        )
     on conflict do nothing;
 end
 $$;
 comment on function billing.plan_reminders() is
-'Writes down which reminders are due: of trials that end and of renewals.';
+'Writes down which reminders are due: of trials that end and of renewals. Run every 10 minutes.';
 
 create function billing.plan_card_reminders() returns void
 language sql
@@ -440,7 +451,6 @@ declare
     became text;
     advanced bigint := 0::bigint;
 begin
-    perform billing.plan_reminders();
     -- Each for itself: what is wrong with one holds up nobody.
     for due in
         select wp.workspace_id from billing.workspace_plans wp

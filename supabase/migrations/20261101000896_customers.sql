@@ -30,6 +30,7 @@ as $$
 declare
     key text := 'customer:' || make_customer.workspace_id;
     made uuid;
+    failures bigint;
     refusals bigint;
 begin
     insert into billing.customers (workspace_id) values (make_customer.workspace_id) on conflict do nothing;
@@ -38,14 +39,14 @@ begin
     if found then
         return made;
     end if;
-    select count(*) into refusals from billing.requests r
+    select count(*), count(*) filter (where r.error like 'Stripe: %') into failures, refusals from billing.requests r
     where r.workspace_id = make_customer.workspace_id and r.kind = 'customer.create';
     return billing.request(
         'customer.create', '/v1/customers',
         -- What Stripe has refused is left out the second time: a customer without an address can still buy.
         case when refusals = 0 then billing.customer_params(make_customer.workspace_id)
             else billing.customer_params(make_customer.workspace_id) - '{email,address,invoice_settings}'::text[] end,
-        key || case when refusals > 0 then ':' || refusals else '' end, make_customer.workspace_id
+        key || case when failures > 0 then ':' || failures else '' end, make_customer.workspace_id
     );
 end
 $$;
@@ -109,6 +110,51 @@ $$;
 comment on function billing.connect_account(text, boolean) is
 'Connects the database to a Stripe account in its live or its test mode, and has customers made for all workspaces
 without. Returns how many. Answers 409 for another account than the one that is known. For operators.';
+
+create function billing.end_with_workspace() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    subscription billing.objects;
+begin
+    if (select s.account_id from billing.settings s) is null then
+        return coalesce(new, old);
+    end if;
+    -- Nobody is charged for a workspace that is gone; one that comes back goes on.
+    for subscription in
+        select o.* from billing.customers c
+        join billing.objects o on o.customer_id = c.stripe_id and o.object = 'subscription' and not o.is_deleted
+        where c.workspace_id = old.id and o.data ->> 'status' not in ('canceled', 'incomplete_expired')
+    loop
+        if tg_op = 'DELETE' then
+            perform billing.request(
+                'cancel', '/v1/subscriptions/' || subscription.id, '{}', billing.derived_key('purge:' || subscription.id),
+                method => 'delete', reason => 'the workspace was purged'
+            );
+        elsif new.deleted_at is not null and billing.ends_at_of(subscription.data) is null then
+            perform billing.request(
+                'cancel', '/v1/subscriptions/' || subscription.id,
+                '{"cancel_at_period_end": true, "metadata": {"ends_with_workspace": "true"}}',
+                billing.derived_key(format('delete:%s:%s', subscription.id, extract(epoch from new.deleted_at))), old.id, reason => 'the workspace was deleted'
+            );
+        elsif new.deleted_at is null and exists (
+            select from billing.requests r where r.workspace_id = old.id and r.idempotency_key like format('delete:%s:%%', subscription.id)
+        ) then
+            perform billing.request(
+                'resume', '/v1/subscriptions/' || subscription.id,
+                '{"cancel_at_period_end": false, "metadata": {"ends_with_workspace": ""}}',
+                billing.derived_key(format('restore:%s:%s', subscription.id, extract(epoch from old.deleted_at))), old.id, reason => 'the workspace was restored'
+            );
+        end if;
+    end loop;
+    return coalesce(new, old);
+end
+$$;
+comment on function billing.end_with_workspace() is
+'Trigger: the subscription of a deleted workspace ends with its period, that of a purged one at once; a restored one goes on.';
+create trigger workspaces_end_subscription before delete or update of deleted_at on public.workspaces
+for each row execute function billing.end_with_workspace();
 
 -- Details ------------------------------------------------------------------------------------
 
@@ -227,12 +273,12 @@ begin
         )
     loop
         perform billing.request(
-            'tax_id.create', '/v1/customers/{customer}/tax_ids', item, format('tax_id:%s:%s:%s', customer.workspace_id, customer.revision, md5(item::text)),
+            'tax_id.create', '/v1/customers/{customer}/tax_ids', item, billing.derived_key(format('tax_id:%s:%s:%s', customer.workspace_id, customer.revision, md5(item::text))),
             customer.workspace_id
         );
     end loop;
     perform billing.request(
-        'tax_id.delete', format('/v1/customers/%s/tax_ids/%s', o.customer_id, o.id), '{}', format('tax_id.delete:%s', o.id),
+        'tax_id.delete', format('/v1/customers/%s/tax_ids/%s', o.customer_id, o.id), '{}', billing.derived_key(format('tax_id.delete:%s', o.id)),
         customer.workspace_id, 'delete'
     )
     from billing.objects o
@@ -270,6 +316,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     named text := customer.data #>> '{metadata,workspace_id}';
+    owner uuid;
 begin
     if named ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' and not customer.is_deleted then
         insert into billing.customers as c (workspace_id, stripe_id)
@@ -278,11 +325,11 @@ begin
         where c.stripe_id is null;
     elsif customer.is_deleted then
         -- The workspace can have another; what the old one bought has ended.
-        update billing.customers c set stripe_id = null where c.stripe_id = customer.id;
+        update billing.customers c set stripe_id = null where c.stripe_id = customer.id returning c.workspace_id into owner;
         if found then
             update billing.requests r set state = 'failed', error = 'the customer was deleted at Stripe'
             where r.kind = 'customer.create' and r.answer ->> 'id' = customer.id;
-            perform billing.decide(named::uuid) where named is not null;
+            perform billing.decide(owner);
         end if;
     end if;
 exception
@@ -316,21 +363,33 @@ begin
     end if;
     select c.workspace_id into workspace from billing.customers c where c.stripe_id = learned.customer_id;
     if learned.object in ('invoice', 'charge', 'refund', 'dispute', 'credit_note', 'customer_balance_transaction', 'invoice_payment', 'checkout.session') then
-        perform billing.post_facts(learned);
+        begin
+            perform billing.post_facts(learned);
+        exception
+            when deadlock_detected or serialization_failure then raise;
+            -- What cannot be posted is still known; the books are asked for it again every night.
+            when others then raise warning '% was not posted: %', learned.id, sqlerrm;
+        end;
     end if;
     if workspace is null then
         return;
     end if;
     if learned.object = 'subscription' and learned.data ->> 'trial_end' is not null then
-        insert into billing.trials (workspace_id, plan_id, started_at, ends_at, with_card)
+        insert into billing.trials as t (workspace_id, plan_id, started_at, ends_at, with_card)
         select
-            workspace, p.id, billing.moment(coalesce(nullif(learned.data -> 'trial_start', 'null'), learned.data -> 'created')),
-            billing.moment(learned.data -> 'trial_end'), true
+            workspace, p.id,
+            least(
+                billing.moment(coalesce(nullif(learned.data -> 'trial_start', 'null'), learned.data -> 'created')),
+                billing.moment(learned.data -> 'trial_end')
+            ), billing.moment(learned.data -> 'trial_end'), true
         from billing.plans p
         where p.id = coalesce(billing.plan_of(learned.data #> '{items,data,0,price}'), (select d.id from billing.plans d where d.is_default))
         on conflict on constraint trials_pkey do update
-        -- Whoever buys while trying has ended the trial without a card.
-        set ends_at = excluded.ends_at, with_card = true, plan_id = excluded.plan_id;
+        -- Whoever buys while trying has ended the trial without a card. One that Stripe knew long ago changes nothing.
+        set
+            started_at = least(t.started_at, excluded.started_at), ends_at = excluded.ends_at, with_card = true,
+            plan_id = excluded.plan_id
+        where learned.data ->> 'status' = 'trialing' or excluded.ends_at > t.started_at;
     end if;
     if learned.object in ('customer', 'subscription', 'invoice', 'invoice_payment', 'charge', 'dispute') then
         perform billing.decide(workspace, is_silent);
@@ -363,6 +422,10 @@ begin
     if request.kind = 'customer.create' then
         update billing.customers c set stripe_id = request.answer ->> 'id'
         where c.workspace_id = request.workspace_id and c.stripe_id is null;
+        -- What waited for it.
+        perform jobs.enqueue('billing.call', jsonb_build_object('request', r.id), r.workspace_id, dedupe_key => 'request:' || r.id)
+        from billing.requests r
+        where r.workspace_id = request.workspace_id and r.state = 'waiting' and r.kind not in ('checkout', 'portal', 'preview');
     elsif request.kind = 'customer.update' and exists (
         select from billing.requests later
         where later.workspace_id = request.workspace_id and later.kind = 'customer.update' and later.first_attempt_at > request.first_attempt_at
@@ -384,7 +447,14 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if request.kind = 'customer.create' and not exists (
+    if request.kind = 'usage' then
+        -- It is owed still; but what Stripe refuses time and again is for the operator to look at.
+        update billing.usage_hours h set pushed = greatest(0, h.pushed - p.quantity)
+        from billing.usage_pushes p
+        where
+            p.request_id = request.id and p.number < 5
+            and h.workspace_id = p.workspace_id and h.meter = p.meter and h.hour = p.hour;
+    elsif request.kind = 'customer.create' and not exists (
         select from billing.requests r
         where r.workspace_id = request.workspace_id and r.kind = 'customer.create' and r.id <> request.id
     ) then
@@ -415,15 +485,14 @@ begin
         from billing.customers c
         join billing.objects o on o.customer_id = c.stripe_id and o.object = 'subscription' and not o.is_deleted
         cross join lateral jsonb_array_elements(o.data #> '{items,data}') as i (item)
-        join billing.prices r on r.lookup_key = i.item #>> '{price,lookup_key}' and r.is_per_seat
-        where c.workspace_id = sync_seats.workspace_id and o.data ->> 'status' in ('active', 'trialing', 'past_due')
+        where billing.is_per_seat(i.item -> 'price') and c.workspace_id = sync_seats.workspace_id and o.data ->> 'status' in ('active', 'trialing', 'past_due')
         order by o.id
     loop
         if item.wanted <> item.quantity then
             perform billing.request(
                 'seats', '/v1/subscription_items/' || item.item_id,
                 jsonb_build_object('quantity', item.wanted, 'proration_behavior', 'create_prorations'),
-                format('seats:%s:%s:%s', item.item_id, item.revision, item.wanted), sync_seats.workspace_id
+                billing.derived_key(format('seats:%s:%s:%s', item.item_id, item.revision, item.wanted)), sync_seats.workspace_id
             );
             perform audit.write(
                 'billing.seats', sync_seats.workspace_id, 'subscriptions', item.subscription_id, jsonb_build_object('seats', item.quantity),

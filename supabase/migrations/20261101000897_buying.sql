@@ -373,12 +373,14 @@ begin
     perform audit.write('billing.cancel', cancel.workspace_id, 'subscriptions', subscription.id, null, jsonb_build_object('is_immediate', cancel.is_immediate, 'reason', cancel.reason));
     return case
         when cancel.is_immediate then billing.request(
-            'cancel', '/v1/subscriptions/' || subscription.id, '{}', format('cancel:%s', subscription.id), cancel.workspace_id, 'delete', cancel.reason
+            'cancel', '/v1/subscriptions/' || subscription.id, '{}', billing.derived_key('cancel:' || subscription.id || ':now'), cancel.workspace_id, 'delete',
+            cancel.reason
         )
         else billing.request(
             'cancel', '/v1/subscriptions/' || subscription.id,
             jsonb_build_object('cancel_at_period_end', true, 'cancellation_details', jsonb_build_object('comment', left(cancel.reason, 500))),
-            format('cancel:%s:%s', subscription.id, coalesce(cancel.idempotency_key, subscription.revision::text)), cancel.workspace_id, reason => cancel.reason
+            billing.derived_key(format('cancel:%s:%s', subscription.id, coalesce(cancel.idempotency_key, subscription.revision::text))),
+            cancel.workspace_id, reason => cancel.reason
         )
     end;
 end
@@ -405,7 +407,8 @@ begin
         case when subscription.data ->> 'pause_collection' is not null then '{"pause_collection": ""}'::jsonb else '{}'::jsonb end
         || case when subscription.data ->> 'cancel_at_period_end' = 'true' then '{"cancel_at_period_end": false}'::jsonb
             when subscription.data ->> 'cancel_at' is not null then '{"cancel_at": ""}'::jsonb else '{}'::jsonb end,
-        format('resume:%s:%s', subscription.id, subscription.revision), resume.workspace_id, reason => resume.reason
+        billing.derived_key(format('resume:%s:%s', subscription.id, subscription.revision)), resume.workspace_id,
+        reason => resume.reason
     );
 end
 $$;

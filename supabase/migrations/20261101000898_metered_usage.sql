@@ -111,23 +111,35 @@ select notify.declare_kind(
     body => '{consequence}', link => '/billing', permission => 'billing.manage', default_frequency => 'immediately'
 );
 
-create function billing.usage_period(
-    workspace_id uuid, moment timestamptz, out starts_at timestamptz, out ends_at timestamptz
-)
+create function billing.usage_period(workspace_id uuid, moment timestamptz, out starts_at timestamptz, out ends_at timestamptz)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 as $$
+declare
+    subscription jsonb;
+    step interval;
 begin
-    select billing.period_start_of(o.data), billing.period_end_of(o.data) into starts_at, ends_at
+    select o.data into subscription
     from billing.customers c
     join billing.objects o on o.customer_id = c.stripe_id and o.object = 'subscription' and not o.is_deleted
     where
         c.workspace_id = usage_period.workspace_id
-        and usage_period.moment >= billing.period_start_of(o.data) and usage_period.moment < billing.period_end_of(o.data)
-    order by o.id
+        and o.data ->> 'status' in ('active', 'trialing', 'past_due', 'unpaid') and usage_period.moment >= billing.period_start_of(o.data)
+    order by (o.data ->> 'created')::bigint desc, o.id
     limit 1;
-    if not found then
+    starts_at := billing.period_start_of(subscription);
+    ends_at := billing.period_end_of(subscription);
+    step := make_interval(
+        days => case subscription #>> '{items,data,0,price,recurring,interval}' when 'day' then 1 when 'week' then 7 else 0 end,
+        months => case subscription #>> '{items,data,0,price,recurring,interval}' when 'year' then 12 when 'month' then 1 else 0 end
+    ) * greatest(1, coalesce((subscription #>> '{items,data,0,price,recurring,interval_count}')::integer, 1));
+    -- A renewal that was not heard of yet is a renewal.
+    while usage_period.moment >= ends_at and step > interval '0' loop
+        starts_at := ends_at;
+        ends_at := ends_at + step;
+    end loop;
+    if starts_at is null or usage_period.moment >= ends_at then
         starts_at := date_trunc('month', usage_period.moment at time zone 'UTC') at time zone 'UTC';
         ends_at := (date_trunc('month', usage_period.moment at time zone 'UTC') + interval '1 month') at time zone 'UTC';
     end if;
@@ -404,10 +416,17 @@ begin
             and h.hour > ops.now() - interval '34 days'
             and exists (
                 select from billing.objects o cross join lateral jsonb_array_elements(o.data #> '{items,data}') as i (item)
-                join billing.prices r on r.lookup_key = i.item #>> '{price,lookup_key}'
+                join billing.objects m on m.id = i.item #>> '{price,recurring,meter}' and m.data ->> 'event_name' = h.meter
                 where
-                    o.customer_id = c.stripe_id and o.object = 'subscription' and o.data ->> 'status' in ('active', 'trialing', 'past_due')
-                    and r.meter = h.meter and h.last_used_at >= billing.period_start_of(o.data)
+                    o.customer_id = c.stripe_id and o.object = 'subscription' and not o.is_deleted
+                    and (
+                        o.data ->> 'status' in ('active', 'trialing', 'past_due', 'unpaid')
+                        or billing.moment(o.data -> 'ended_at') > ops.now() - interval '2 hours'
+                    )
+                    -- The invoice of the period before is a draft for an hour: its last hour still counts.
+                    and h.last_used_at >= greatest(
+                        billing.moment(o.data -> 'start_date'), billing.period_start_of(o.data) - interval '2 hours'
+                    )
             )
         order by h.hour, h.workspace_id, h.meter
         limit push_usage.at_most

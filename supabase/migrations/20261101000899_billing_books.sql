@@ -526,22 +526,36 @@ select
     g.reason,
     g.expires_at,
     g.granted_at,
-    -- What expires first is used first: what is left of the customer's credit belongs to the grants that last longest.
+    -- What was applied to invoices since it was given, less what those that expire before it cover; and never more than
+    -- the balance holds.
     case
         when g.expiry_request_id is not null then 0
-        else greatest(0, least(g.amount, coalesce(-(o.data ->> 'balance')::bigint, g.amount + l.amount) - l.amount))
+        else greatest(0, least(
+            g.amount - greatest(0, u.amount - e.amount),
+            case when o.data is not null then -(o.data ->> 'balance')::bigint else g.amount end
+        ))
     end as remaining
 from billing.credit_grants as g
 left join billing.customers as c on g.workspace_id = c.workspace_id
 left join billing.objects as o on c.stripe_id = o.id
 cross join lateral (
-    select coalesce(sum(later.amount), 0)::bigint as amount from billing.credit_grants as later
+    select coalesce(sum((b.data ->> 'amount')::bigint), 0)::bigint as amount
+    from billing.objects as b
     where
-        later.workspace_id = g.workspace_id
-        and later.currency = g.currency
-        and later.expiry_request_id is null
-        and (coalesce(later.expires_at, 'infinity'), later.id) > (coalesce(g.expires_at, 'infinity'), g.id)
-) as l;
+        b.customer_id = c.stripe_id
+        and b.object = 'customer_balance_transaction'
+        and b.data ->> 'type' like '%invoice%'
+        and upper(b.data ->> 'currency') = g.currency
+        and billing.moment(b.data -> 'created') >= date_trunc('second', g.granted_at)
+) as u
+cross join lateral (
+    select coalesce(sum(earlier.amount), 0)::bigint as amount from billing.credit_grants as earlier
+    where
+        earlier.workspace_id = g.workspace_id
+        and earlier.currency = g.currency
+        and (coalesce(earlier.expires_at, 'infinity'), earlier.id) < (coalesce(g.expires_at, 'infinity'), g.id)
+        and coalesce(earlier.expires_at, 'infinity') > g.granted_at
+) as e;
 comment on view billing.credit_balances is 'What is left of each credit.';
 comment on column billing.credit_balances.workspace_id is 'The tenant.';
 comment on column billing.credit_balances.id is 'The grant.';

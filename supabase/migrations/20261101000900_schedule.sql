@@ -14,6 +14,7 @@ select ops.schedule('rowhouse-digests', '* * * * *', 'call notify.run_digests()'
 select ops.schedule('rowhouse-notify-maintain', '57 3 * * *', 'select notify.maintain()', '1 day');
 select ops.schedule('rowhouse-deliver', '* * * * *', 'select notify.nudge()', '1 minute');
 select ops.schedule('rowhouse-billing', '* * * * *', 'select billing.advance()', '1 minute');
+select ops.schedule('rowhouse-billing-reminders', '*/10 * * * *', 'select billing.plan_reminders()', '10 minutes');
 select ops.schedule('rowhouse-billing-usage', '*/5 * * * *', 'select billing.push_usage()', '5 minutes');
 select ops.schedule('rowhouse-billing-credits', '7 * * * *', 'select billing.expire_credits()', '1 hour');
 select ops.schedule('rowhouse-billing-cards', '23 8 * * *', 'select billing.plan_card_reminders()', '1 day');

@@ -8,6 +8,7 @@ drop function billing.take_object;
 drop function billing.take_request;
 drop function billing.request;
 drop function billing.known_request;
+drop function billing.derived_key;
 drop function billing.wish_hash;
 drop function billing.require_connected;
 drop table billing.requests;

@@ -14,6 +14,8 @@ drop function billing.details;
 drop function billing.show_details;
 drop function billing.set_details;
 drop function billing.details_flaw;
+drop trigger workspaces_end_subscription on public.workspaces;
+drop function billing.end_with_workspace;
 drop function billing.connect_account;
 drop trigger workspaces_start_paying on public.workspaces;
 drop function billing.open_workspace;

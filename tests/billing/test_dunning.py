@@ -30,7 +30,7 @@ def pass_days(billing: Billing, days: float) -> None:
     for _ in range(int(days * 4)):
         billing.stripe.advance(DAY // 4)
         billing.settle()
-        run(billing.connection, "select billing.advance()")
+        run(billing.connection, "select billing.plan_reminders(), billing.advance()")
 
 
 def fail(billing: Billing, workspace: uuid.UUID) -> None:

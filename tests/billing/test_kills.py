@@ -240,18 +240,17 @@ def _carry(database: Database, stripe: Stripe, name: str) -> None:
 
 def _act(live: Billing, workspace: uuid.UUID, chance: random.Random, step: int) -> None:
     stripe, customer = live.stripe, live.customer(workspace)
-    with stripe.store.lock:
-        alive = [row for row in stripe.store.every("subscription", customer=customer) if row["status"] != "canceled"]
-        if not alive:
-            live.buy(workspace)
-        elif step % 3 == 0:
-            stripe.call("DELETE", f"/v1/subscriptions/{alive[0]['id']}", {})
-        elif step % 3 == 1:
-            stripe.call(
-                "POST",
-                f"/v1/subscriptions/{alive[0]['id']}",
-                {"cancel_at_period_end": chance.choice(("true", "false"))},
-            )
-        else:
-            stripe.call("POST", f"/v1/customers/{customer}/balance_transactions", {"amount": -100, "currency": "usd"})
+    alive = [row for row in stripe.store.every("subscription", customer=customer) if row["status"] != "canceled"]
+    if not alive:
+        live.buy(workspace)
+    elif step % 3 == 0:
+        stripe.call("DELETE", f"/v1/subscriptions/{alive[0]['id']}", {})
+    elif step % 3 == 1:
+        stripe.call(
+            "POST",
+            f"/v1/subscriptions/{alive[0]['id']}",
+            {"cancel_at_period_end": chance.choice(("true", "false"))},
+        )
+    else:
+        stripe.call("POST", f"/v1/customers/{customer}/balance_transactions", {"amount": -100, "currency": "usd"})
     time.sleep(chance.random() * 0.05)

@@ -342,3 +342,55 @@ def test_deliver_carries_calls_where_no_worker_runs(
 
     until(carried, "the customer")
     run(database, "update jobs.kinds set backoff = '2 seconds' where kind = 'billing.call'")
+
+
+def test_whatever_becomes_of_webhooks_a_reconcile_ends_in_agreement(
+    platform: Platform, functions: str, database: Connection
+) -> None:
+    """Dropped, doubled, delayed, held and shuffled, the endpoint disabled, 429 and 500 in between."""
+    from stripe import StripeClient
+
+    state = platform.instance.load()
+    client: Any = StripeClient(
+        state.providers["STRIPE_SECRET_KEY"], base_addresses={"api": state.providers["STRIPE_API_URL"]}
+    )
+    places = [make_workspace(database, make_user(database), plan="free") for _ in range(4)]
+    customers = until(
+        lambda: (rows := run(database, "select stripe_id from billing.customers where workspace_id = any(%s)", [places]))
+        and all(row["stripe_id"] for row in rows) and [row["stripe_id"] for row in rows],
+        "the customers",
+    )  # fmt: skip
+    price = client.v1.prices.list({"lookup_keys": ["pro_monthly"]}).data[0].id
+    endpoint = client.v1.webhook_endpoints.list().data[0].id
+    control(platform, "adversary", drop=0.3, duplicate=0.3, delay=0.5)
+    bought = []
+    for customer in customers:
+        control(platform, "set_card", customer=customer, method="pm_card_visa")
+        bought.append(client.v1.subscriptions.create({"customer": customer, "items": [{"price": price}]}).id)
+    control(platform, "adversary", hold=True)
+    client.v1.subscriptions.update(bought[0], {"cancel_at_period_end": True})
+    client.v1.subscriptions.cancel(bought[1])
+    control(platform, "release")
+    control(platform, "adversary")
+    client.v1.webhook_endpoints.update(endpoint, {"disabled": True})
+    client.v1.subscriptions.cancel(bought[2])
+    client.v1.webhook_endpoints.update(endpoint, {"disabled": False})
+    control(platform, "faults", faults=["429", "500", "429"])
+    time.sleep(2.5)
+    given = {**state.providers, "DATABASE_URL": state.database_url}
+    reconciled = platform.rowhouse("stripe", "reconcile", "--json", **given)
+    assert reconciled.returncode in (0, 5), reconciled.stderr
+
+    def agrees() -> bool:
+        rows = run(database, "select id, data from billing.objects where id = any(%s) order by id", [bought])
+        there = [client.v1.subscriptions.retrieve(name) for name in sorted(bought)]
+        return [(row["data"]["status"], row["data"]["cancel_at_period_end"]) for row in rows] == [
+            (subscription.status, subscription.cancel_at_period_end) for subscription in there
+        ]
+
+    until(agrees, "agreement")
+    access = {
+        customer: one(database, "select a.plan from billing.customers c cross join lateral billing.access(c.workspace_id) a where c.stripe_id = %s", [customer])
+        for customer in customers
+    }  # fmt: skip
+    assert [access[customer] for customer in customers] == ["pro", "free", "free", "pro"]

@@ -17,6 +17,8 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
+from stripe import StripeClient
+
 from .engine import Engine
 from .resources import answer, close_dispute, complete_session, open_dispute
 from .shapes import render
@@ -74,6 +76,7 @@ class Stripe:
         self.held: list[Object] = []
         self.drop = self.duplicate = self.delay = 0.0
         self.random = random.Random(11)
+        self.client: StripeClient | None = None
         self.attempts = 12
         self.delivered: list[tuple[str, int]] = []
         self.queue: SimpleQueue[tuple[Object, str, int] | None] = SimpleQueue()
@@ -110,12 +113,11 @@ class Stripe:
     # Requests -----------------------------------------------------------------------------------
 
     def call(self, method: str, path: str, params: Object, version: str | None = None) -> Any:
-        """A request without the wire, for tests that prepare a world. Raises StripeError."""
-        with self.store.lock:
-            # Whatever the wire would have made text is text.
-            return render(
-                self.store, answer(self.engine, method, path, json.loads(json.dumps(params))), version or self.version
-            )
+        """A request by somebody else than the house, through Stripe's SDK; its answer. Raises stripe.StripeError."""
+        if self.client is None:
+            self.client = StripeClient(self.key, base_addresses={"api": self.url}, max_network_retries=0)
+        answered = self.client.raw_request(method.lower(), path, stripe_version=version or self.version, **params)
+        return json.loads(answered.body)
 
     def respond(self, method: str, target: str, body: str, headers: Any) -> tuple[int, bytes, Object]:
         """Status, body and headers of the answer to a request."""
@@ -226,10 +228,17 @@ class Stripe:
                 for _ in range(2 if self.random.random() < self.duplicate else 1):
                     self.queue.put((sent, endpoint["id"], 0))
 
-    def release(self, order: list[int] | None = None) -> None:
-        """Sends what was held, in this order of places."""
+    def oppose(self, *, drop: float = 0, duplicate: float = 0, delay: float = 0, hold: bool = False) -> None:
+        """How webhooks fail from now on: shares that are dropped and sent twice, seconds of delay, or none is sent yet."""
+        self.drop, self.duplicate, self.delay, self.hold = drop, duplicate, delay, hold
+
+    def release(self, order: list[int] | None = None, *, shuffle: bool = False) -> None:
+        """Sends what was held, in this order of places, or in any."""
         waiting, self.held = self.held, []
-        for place in order if order is not None else range(len(waiting)):
+        places = list(range(len(waiting))) if order is None else order
+        if shuffle:
+            self.random.shuffle(places)
+        for place in places:
             self.queue.put((waiting[place]["event"], waiting[place]["endpoint"], 0))
 
     def signature(self, body: bytes, secrets: list[str], at: float | None = None) -> str:
@@ -326,7 +335,9 @@ class Handler(BaseHTTPRequestHandler):
         deeds: dict[str, Any] = {
             "advance": lambda: stripe.advance(**given), "pay": lambda: stripe.pay(**given), "set_card": lambda: stripe.set_card(**given), "pay_invoice": lambda: stripe.call("POST", f"/v1/invoices/{given['invoice']}/pay", {}),
             "dispute": lambda: stripe.dispute(**given), "close_dispute": lambda: stripe.close_dispute(**given),
-            "faults": lambda: stripe.faults.extend(given["faults"]), "rotate": lambda: stripe.rotate(**given),
+            "faults": lambda: stripe.faults.extend(given["faults"]),
+            "adversary": lambda: stripe.oppose(**given),
+            "release": lambda: stripe.release(shuffle=True), "rotate": lambda: stripe.rotate(**given),
         }  # fmt: skip
         try:
             result = deeds[name]()

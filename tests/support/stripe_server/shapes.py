@@ -17,6 +17,7 @@ BASIL, CLOVER = "2025-03-31", "2025-09-30"
 def render(store: Store, subject: Any, version: str) -> Any:
     """A copy of an object, as `version` shows it."""
     shown = _public(subject)
+    _each(store, shown, _at_its_price)
     if version < CLOVER:
         _each(store, shown, _before_clover)
     if version < BASIL:
@@ -40,6 +41,12 @@ def _each(store: Store, shown: Any, change: Any) -> None:
             _each(store, item, change)
         if "object" in shown and not shown.get("deleted"):
             change(store, shown)
+
+
+def _at_its_price(store: Store, shown: Object) -> None:
+    # An item shows its price as that is now.
+    if shown["object"] == "subscription_item" and isinstance(shown.get("price"), dict):
+        shown["price"] = _public(copy.deepcopy(store.objects.get(shown["price"]["id"], shown["price"])))
 
 
 def _before_clover(store: Store, shown: Object) -> None:

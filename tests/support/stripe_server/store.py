@@ -22,6 +22,9 @@ PREFIXES = {
 }  # fmt: skip
 
 
+TIMELESS = ("discount", "entitlements.feature", "entitlements.active_entitlement", "product_feature", "line_item")
+
+
 class StripeError(Exception):
     """An answer other than 200, as Stripe gives it."""
 
@@ -72,7 +75,9 @@ class Store:
         """Keeps a new object; returns it."""
         name = name or f"{PREFIXES[kind]}_{next(self.numbers):08d}rw"
         made = {"id": name, "object": kind, "livemode": self.live, **fields}
-        if kind not in ("discount", "entitlements.active_entitlement", "product_feature", "line_item"):
+        if kind in ("refund", "balance_transaction"):
+            made.pop("livemode")
+        if kind not in TIMELESS:
             made.setdefault("created", at if at is not None else self.now(fields.get("customer")))
         self.objects[name] = made
         names = self.kinds.setdefault(kind, [])
@@ -99,7 +104,7 @@ class Store:
         names = self.kinds.get(kind, [])
         start = len(names) if after is None else self.places.get(after, -1)
         if start < 0:
-            raise missing(str(after), "starting_after")
+            raise StripeError(400, f"No such object: '{after}'", code="resource_missing", param="starting_after")
         for place in range(start - 1, -1, -1):
             found = self.objects.get(names[place])
             if found is not None:
