@@ -44,7 +44,7 @@ def subscription_event(place: int, created: int, said: int) -> dict[str, Any]:
     price |= {"type": "recurring", "unit_amount": 2900, "unit_amount_decimal": "2900", "nickname": None}
     item = {"id": f"si_{name}", "object": "subscription_item", "quantity": 1, "subscription": f"sub_{name}"}
     item |= {"metadata": {}, "discounts": [], "tax_rates": [], "price": price, "created": 1_700_000_000}
-    item |= {"current_period_start": created - 1000, "current_period_end": created + 2_000_000}
+    item |= {"current_period_start": 1_790_000_000, "current_period_end": 1_830_000_000}
     items = {"object": "list", "has_more": False, "url": "/v1/subscription_items", "data": [item]}
     subscription = {"id": f"sub_{name}", "object": "subscription", "livemode": False, "customer": f"cus_{name}"}
     subscription |= {"status": "active", "currency": "usd", "created": 1_700_000_000, "start_date": 1_700_000_000}
@@ -252,7 +252,7 @@ def using(server: Server, events: int = 1_000_000) -> Rows:
         ]
         single_bare = _median(
             connection,
-            "insert into public.bare_usage values (%s, gen_random_uuid()::text, 'calls', 1, now(), now())",
+            "insert into public.bare_usage values (%s, gen_random_uuid()::text, 'calls', 1, now(), now()) returning 1",
             [workspaces[0]],
             2000,
         )

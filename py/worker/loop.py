@@ -33,6 +33,9 @@ from jobs.claim(%s, %s, %s, %s) c
 """
 
 
+SMALL_BATCH, GATHER_SECONDS = 50, 0.02
+
+
 class Worker:
     """Runs until `stop()` is called; see Settings for what else ends it.
 
@@ -272,6 +275,9 @@ class Worker:
                     begun = time.monotonic()
                     count = self._ask("select jobs.execute(%s)", [token])[0][0]
                     self.report.executed(count, time.monotonic() - begun)
+                    if count < SMALL_BATCH and not (self.settings.once or self.settings.drain):
+                        # A claim costs as much as some jobs: those that come one by one are let gather.
+                        self.stopping.wait(GATHER_SECONDS)
                     continue
             except (psycopg.Error, PoolTimeout) as error:
                 self.report.trouble("execute", error)

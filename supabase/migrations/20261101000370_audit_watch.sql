@@ -307,7 +307,11 @@ select
     audit.watch('billing.plan_limits', 'plan_limits', null, 'r.plan_id'),
     audit.watch('billing.features', 'features', null, 'r.feature'),
     audit.watch('billing.plan_features', 'plan_features', null, 'r.plan_id'),
-    audit.watch('billing.workspace_plans', 'workspace_plans', 'r.workspace_id', 'r.workspace_id'),
+    audit.watch(
+        'billing.workspace_plans', 'workspace_plans', 'r.workspace_id', 'r.workspace_id',
+        -- A period that moves on is no decision.
+        ignored => '{until,next_plan_id,next_state,next_reason,changed_at}'
+    ),
     audit.watch(
         'billing.limit_overrides', 'limit_overrides', 'r.workspace_id', 'r.workspace_id',
         redacted => '{reason}'

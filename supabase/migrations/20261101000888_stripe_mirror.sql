@@ -148,7 +148,8 @@ create table billing.objects (
 ) with (fillfactor = 80);
 alter table billing.objects enable row level security;
 create policy objects_nobody on billing.objects using (false);
-create index objects_object on billing.objects (object, id);
+-- Not by the id: a plan of when the table was empty might take it for the key.
+create index objects_object on billing.objects (object, checked_at);
 create index objects_customer_id on billing.objects (customer_id, object) where customer_id is not null;
 create index objects_parent_id on billing.objects (parent_id, object) where parent_id is not null;
 create index objects_payment on billing.objects ((data #>> '{payment,payment_intent}')) where object
@@ -173,85 +174,115 @@ comment on column billing.objects.checked_at is 'When it was last learnt, change
 
 -- Normalisers --------------------------------------------------------------------------------
 
+-- In PL/pgSQL, whose plans last as long as the session: an SQL function that pins its search_path is planned anew in
+-- every transaction.
 create function billing.id_of(reference jsonb) returns text
-language sql immutable parallel safe
+language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-    select case jsonb_typeof(id_of.reference)
-        when 'string' then id_of.reference #>> '{}'
-        when 'object' then id_of.reference ->> 'id'
-    end
+begin
+    return (
+        select case jsonb_typeof(id_of.reference)
+            when 'string' then id_of.reference #>> '{}'
+            when 'object' then id_of.reference ->> 'id'
+        end
+    );
+end
 $$;
 comment on function billing.id_of(jsonb) is
 'The id in a field that is an id, or the object itself where it was expanded.';
 
 create function billing.moment(seconds jsonb) returns timestamptz
-language sql immutable parallel safe
+language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-    select case
-        when jsonb_typeof(moment.seconds) = 'number' then to_timestamp((moment.seconds #>> '{}')::numeric::double precision)
-    end
+begin
+    return (
+        select case
+            when jsonb_typeof(moment.seconds) = 'number' then to_timestamp((moment.seconds #>> '{}')::numeric::double precision)
+        end
+    );
+end
 $$;
 comment on function billing.moment(jsonb) is 'A time as Stripe writes it: seconds since 1970.';
 
 create function billing.period_start_of(subscription jsonb) returns timestamptz
-language sql immutable parallel safe
+language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
+begin
     -- Since 2025-03-31 each item has a period of its own.
-    select coalesce(
-        billing.moment(subscription -> 'current_period_start'),
-        (
-            select max(billing.moment(i.item -> 'current_period_start'))
-            from jsonb_array_elements(subscription #> '{items,data}') as i (item)
+    return (
+        select coalesce(
+            billing.moment(subscription -> 'current_period_start'),
+            (
+                select max(billing.moment(i.item -> 'current_period_start'))
+                from jsonb_array_elements(subscription #> '{items,data}') as i (item)
+            )
         )
-    )
+    );
+end
 $$;
 comment on function billing.period_start_of(jsonb) is 'When a subscription''s period began, whatever the version.';
 
 create function billing.period_end_of(subscription jsonb) returns timestamptz
-language sql immutable parallel safe
+language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-    select coalesce(
-        billing.moment(subscription -> 'current_period_end'),
-        (
-            select max(billing.moment(i.item -> 'current_period_end'))
-            from jsonb_array_elements(subscription #> '{items,data}') as i (item)
+begin
+    return (
+        select coalesce(
+            billing.moment(subscription -> 'current_period_end'),
+            (
+                select max(billing.moment(i.item -> 'current_period_end'))
+                from jsonb_array_elements(subscription #> '{items,data}') as i (item)
+            )
         )
-    )
+    );
+end
 $$;
 comment on function billing.period_end_of(jsonb) is 'Until when a subscription''s period goes, whatever the version.';
 
 create function billing.ends_at_of(subscription jsonb) returns timestamptz
-language sql immutable parallel safe
+language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-    select coalesce(
-        billing.moment(subscription -> 'cancel_at'),
-        case when subscription -> 'cancel_at_period_end' = 'true' then billing.period_end_of(subscription) end
-    )
+begin
+    return (
+        select coalesce(
+            billing.moment(subscription -> 'cancel_at'),
+            case when subscription -> 'cancel_at_period_end' = 'true' then billing.period_end_of(subscription) end
+        )
+    );
+end
 $$;
 comment on function billing.ends_at_of(jsonb) is
 'When a subscription that was cancelled for later will end; null for one that goes on.';
 
 create function billing.subscription_of(invoice jsonb) returns text
-language sql immutable parallel safe
+language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-    select coalesce(
-        billing.id_of(invoice -> 'subscription'),
-        billing.id_of(invoice #> '{parent,subscription_details,subscription}')
-    )
+begin
+    return (
+        select coalesce(
+            billing.id_of(invoice -> 'subscription'),
+            billing.id_of(invoice #> '{parent,subscription_details,subscription}')
+        )
+    );
+end
 $$;
 comment on function billing.subscription_of(jsonb) is 'The subscription that an invoice is for, whatever the version.';
 
 create function billing.line_price_of(line jsonb) returns text
-language sql immutable parallel safe
+language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-    select coalesce(billing.id_of(line -> 'price'), billing.id_of(line #> '{pricing,price_details,price}'))
+begin
+    return (
+        select coalesce(billing.id_of(line -> 'price'), billing.id_of(line #> '{pricing,price_details,price}'))
+    );
+end
 $$;
 comment on function billing.line_price_of(jsonb) is 'The price of an invoice''s line, whatever the version.';
 
@@ -324,69 +355,83 @@ comment on function billing.coupon_of(jsonb) is
 'The coupon behind a discount or a promotion code, whatever the version.';
 
 create function billing.invoice_of(charge jsonb) returns text
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
     -- Since 2025-03-31 a payment does not name its invoice: an invoice payment stands between them.
-    select coalesce(
-        billing.id_of(charge -> 'invoice'),
-        (
-            select o.parent_id from billing.objects o
-            where o.object = 'invoice_payment' and o.data #>> '{payment,payment_intent}' = billing.id_of(charge -> 'payment_intent')
-            order by o.id limit 1
-        ),
-        (
-            select billing.id_of(p.data -> 'invoice') from billing.objects p where p.id = billing.id_of(charge -> 'payment_intent')
+    return (
+        select coalesce(
+            billing.id_of(charge -> 'invoice'),
+            (
+                select o.parent_id from billing.objects o
+                where o.object = 'invoice_payment' and o.data #>> '{payment,payment_intent}' = billing.id_of(charge -> 'payment_intent')
+                order by o.id limit 1
+            ),
+            (
+                select billing.id_of(p.data -> 'invoice') from billing.objects p where p.id = billing.id_of(charge -> 'payment_intent')
+            )
         )
-    )
+    );
+end
 $$;
 comment on function billing.invoice_of(jsonb) is
 'The invoice that a charge paid, whatever the version; null if none is known.';
 
 create function billing.parent_of(object jsonb) returns text
-language sql immutable parallel safe
+language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-    select case object ->> 'object'
-        when 'price' then billing.id_of(object -> 'product')
-        when 'promotion_code' then billing.coupon_of(object)
-        when 'subscription_schedule' then billing.id_of(object -> 'subscription')
-        when 'checkout.session' then billing.id_of(object -> 'subscription')
-        when 'discount' then coalesce(billing.id_of(object -> 'subscription'), billing.id_of(object -> 'customer'))
-        when 'invoice' then billing.subscription_of(object)
-        when 'invoice_payment' then billing.id_of(object -> 'invoice')
-        when 'payment_intent' then billing.id_of(object -> 'invoice')
-        when 'charge' then billing.id_of(object -> 'payment_intent')
-        when 'refund' then billing.id_of(object -> 'charge')
-        when 'dispute' then billing.id_of(object -> 'charge')
-        when 'credit_note' then billing.id_of(object -> 'invoice')
-        when 'customer_balance_transaction' then billing.id_of(object -> 'customer')
-        when 'tax_id' then coalesce(billing.id_of(object -> 'customer'), billing.id_of(object #> '{owner,customer}'))
-        when 'entitlements.active_entitlement_summary' then billing.id_of(object -> 'customer')
-    end
+begin
+    return (
+        select case object ->> 'object'
+            when 'price' then billing.id_of(object -> 'product')
+            when 'promotion_code' then billing.coupon_of(object)
+            when 'subscription_schedule' then billing.id_of(object -> 'subscription')
+            when 'checkout.session' then billing.id_of(object -> 'subscription')
+            when 'discount' then coalesce(billing.id_of(object -> 'subscription'), billing.id_of(object -> 'customer'))
+            when 'invoice' then billing.subscription_of(object)
+            when 'invoice_payment' then billing.id_of(object -> 'invoice')
+            when 'payment_intent' then billing.id_of(object -> 'invoice')
+            when 'charge' then billing.id_of(object -> 'payment_intent')
+            when 'refund' then billing.id_of(object -> 'charge')
+            when 'dispute' then billing.id_of(object -> 'charge')
+            when 'credit_note' then billing.id_of(object -> 'invoice')
+            when 'customer_balance_transaction' then billing.id_of(object -> 'customer')
+            when 'tax_id' then coalesce(billing.id_of(object -> 'customer'), billing.id_of(object #> '{owner,customer}'))
+            when 'entitlements.active_entitlement_summary' then billing.id_of(object -> 'customer')
+        end
+    );
+end
 $$;
 comment on function billing.parent_of(jsonb) is 'What an object belongs to.';
 
 create function billing.key_of(object jsonb) returns text
-language sql immutable parallel safe
+language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
+begin
     -- A summary has no id of its own: there is one per customer.
-    select case object ->> 'object'
-        when 'entitlements.active_entitlement_summary' then 'entitlements:' || billing.id_of(object -> 'customer')
-        else object ->> 'id'
-    end
+    return (
+        select case object ->> 'object'
+            when 'entitlements.active_entitlement_summary' then 'entitlements:' || billing.id_of(object -> 'customer')
+            else object ->> 'id'
+        end
+    );
+end
 $$;
 comment on function billing.key_of(jsonb) is 'By what an object is known here: its id.';
 
 -- Learning -----------------------------------------------------------------------------------
 
 create function billing.lock_learning() returns void
-language sql
+language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
+begin
     -- One at a time, until commit: batches that meet the same workspaces in another order would deadlock.
-    select pg_advisory_xact_lock(8888, 1)
+    perform pg_advisory_xact_lock(8888, 1);
+end
 $$;
 comment on function billing.lock_learning() is 'Holds off everybody else who learns from Stripe, until commit.';
 

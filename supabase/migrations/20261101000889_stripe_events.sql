@@ -44,6 +44,8 @@ comment on column billing.events.processed_at is 'When it was dealt with.';
 create function billing.receive(event jsonb, source text default 'webhook') returns boolean
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 declare
     subject jsonb := receive.event #> '{data,object}';
@@ -122,18 +124,25 @@ comment on function billing.receive_many(jsonb) is
 'Keeps several events that arrived at once. For each true, false if it was here before, null if it is no event.';
 
 create function billing.note_outcome(event_ids text[], outcome text) returns void
-language sql
+language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
+begin
     update billing.events e set outcome = note_outcome.outcome, processed_at = ops.now(), detail = null
-    where e.id = any (note_outcome.event_ids)
+    where e.id = any (note_outcome.event_ids);
+end
 $$;
 comment on function billing.note_outcome(text[], text) is 'Says what became of events.';
 
+-- The tables are empty in one month and have millions of rows in the next: no plan may rest on what they were when the
+-- session began.
 create function billing.learn(job jobs.jobs) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
 declare
     key text := job.payload ->> 'object_id';

@@ -392,11 +392,16 @@ begin
     );
 end
 $$;
-comment on function billing.settle_request(uuid, jsonb, jsonb) is 'Takes in what Stripe answered to a request, for good.';
+comment on function billing.settle_request(uuid, jsonb, jsonb) is
+'Takes in what Stripe answered to a request, for good.';
 
 create function billing.settle_call(token jsonb, answer jsonb) returns jsonb
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
 declare
     status bigint := coalesce((answer ->> 'status')::bigint, 0);

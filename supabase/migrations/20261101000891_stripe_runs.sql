@@ -211,7 +211,7 @@ as $$
     select case data ->> 'object'
         when 'subscription' then jsonb_build_array(
             data -> 'status', billing.period_start_of(data), billing.period_end_of(data), billing.ends_at_of(data),
-            data -> 'trial_end', data -> 'pause_collection' -> 'behavior', billing.id_of(data -> 'customer'),
+            data -> 'trial_end', data -> 'pause_collection' -> 'behavior', billing.id_of(data -> 'customer'), data #> '{metadata,seats}',
             (
                 select jsonb_agg(jsonb_build_array(i.item -> 'id', billing.id_of(i.item -> 'price'), i.item -> 'quantity') order by i.item ->> 'id')
                 from jsonb_array_elements(data #> '{items,data}') as i (item)

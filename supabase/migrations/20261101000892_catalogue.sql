@@ -76,15 +76,19 @@ comment on column billing.prices.meter is 'What is counted, for a metered price.
 comment on column billing.prices.is_archived is 'Whether it can no longer be bought.';
 
 create function billing.is_per_seat(price jsonb) returns boolean
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
     -- By what the price carries with it: its lookup key may have moved on to another.
-    select coalesce(
-        (price #>> '{metadata,rowhouse_per_seat}')::boolean,
-        (select r.is_per_seat from billing.prices r where r.lookup_key = price ->> 'lookup_key'),
-        false
-    )
+    return (
+        select coalesce(
+            (price #>> '{metadata,rowhouse_per_seat}')::boolean,
+            (select r.is_per_seat from billing.prices r where r.lookup_key = price ->> 'lookup_key'),
+            false
+        )
+    );
+end
 $$;
 comment on function billing.is_per_seat(jsonb) is 'Whether a price of Stripe''s is paid for each seat.';
 

@@ -18,7 +18,8 @@ comment on table billing.access_rules is
 comment on column billing.access_rules.reason is 'The fact: a status of Stripe''s, or what became of the money.';
 comment on column billing.access_rules.state is
 'The state that follows; null gives nothing, as if there were no subscription.';
-comment on column billing.access_rules.precedence is 'Its place among others that hold at once: the lower ten counts, then the larger plan.';
+comment on column billing.access_rules.precedence is
+'Its place among others that hold at once: the lower ten counts, then the larger plan.';
 comment on column billing.access_rules.description is 'What it means.';
 insert into billing.access_rules (precedence, reason, state, description)
 values
@@ -167,28 +168,34 @@ comment on column billing.dunning_cases.ended_at is 'When it was over.';
 -- What is bought -----------------------------------------------------------------------------
 
 create function billing.plan_of(price jsonb) returns text
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
     -- A price carries its plan and version with it, so that it can be read before anything else has arrived.
-    select coalesce(
-        (
-            select p.id from billing.plans p
-            where
-                coalesce(p.version_of, p.id) = coalesce(price #>> '{metadata,rowhouse_plan}', o.data #>> '{metadata,rowhouse_plan}')
-                and p.version::text = coalesce(price #>> '{metadata,rowhouse_version}', o.data #>> '{metadata,rowhouse_version}')
-        ),
-        (select r.plan_id from billing.prices r where r.lookup_key = coalesce(price ->> 'lookup_key', o.data ->> 'lookup_key'))
-    )
-    from (select 1) as one left join billing.objects o on o.id = billing.id_of(price)
+    return (
+        select coalesce(
+            (
+                select p.id from billing.plans p
+                where
+                    coalesce(p.version_of, p.id) = coalesce(price #>> '{metadata,rowhouse_plan}', o.data #>> '{metadata,rowhouse_plan}')
+                    and p.version::text = coalesce(price #>> '{metadata,rowhouse_version}', o.data #>> '{metadata,rowhouse_version}')
+            ),
+            (select r.plan_id from billing.prices r where r.lookup_key = coalesce(price ->> 'lookup_key', o.data ->> 'lookup_key'))
+        )
+        from (select 1) as one left join billing.objects o on o.id = billing.id_of(price)
+    );
+end
 $$;
 comment on function billing.plan_of(jsonb) is
 'The plan, or version of one, that a price of Stripe''s buys; null for a stranger.';
 
 create function billing.charges_of(invoice billing.objects) returns setof billing.objects
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+    return query
     select c.* from billing.objects c where c.id = billing.id_of(invoice.data -> 'charge') and c.object = 'charge'
     union
     select c.* from billing.objects c where c.object = 'charge' and c.parent_id = billing.id_of(invoice.data -> 'payment_intent')
@@ -196,107 +203,131 @@ as $$
     select c.*
     from billing.objects p
     join billing.objects c on c.object = 'charge' and c.parent_id = p.data #>> '{payment,payment_intent}'
-    where p.object = 'invoice_payment' and p.parent_id = invoice.id
+    where p.object = 'invoice_payment' and p.parent_id = invoice.id;
+end
 $$;
 comment on function billing.charges_of(billing.objects) is 'The charges that an invoice was paid by, or was not.';
 
 create function billing.is_proration(line jsonb) returns boolean
-language sql immutable parallel safe
+language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-    select coalesce(
-        (line ->> 'proration')::boolean, (line #>> '{parent,subscription_item_details,proration}')::boolean,
-        (line #>> '{parent,invoice_item_details,proration}')::boolean, false
-    )
+begin
+    return (
+        select coalesce(
+            (line ->> 'proration')::boolean, (line #>> '{parent,subscription_item_details,proration}')::boolean,
+            (line #>> '{parent,invoice_item_details,proration}')::boolean, false
+        )
+    );
+end
 $$;
-comment on function billing.is_proration(jsonb) is 'Whether an invoice''s line is for a part of a period, whatever the version.';
+comment on function billing.is_proration(jsonb) is
+'Whether an invoice''s line is for a part of a period, whatever the version.';
 
 create function billing.period_invoice(subscription billing.objects) returns billing.objects
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
     -- The one with a whole line until the period's end. Others of the period are for parts of it.
-    select o.* from billing.objects o
-    where
-        o.parent_id = subscription.id and o.object = 'invoice' and not o.is_deleted
-        and o.data ->> 'status' = 'paid' and (o.data ->> 'amount_paid')::bigint > 0
-    order by
-        exists (
-            select from jsonb_array_elements(o.data #> '{lines,data}') as l (line)
-            where not billing.is_proration(l.line) and billing.moment(l.line #> '{period,end}') = billing.period_end_of(subscription.data)
-        ) desc,
-        (o.data ->> 'billing_reason' in ('subscription_create', 'subscription_cycle')) desc nulls last,
-        (o.data ->> 'created')::bigint desc, o.id desc
-    limit 1
+    return (
+        select o from billing.objects o
+        where
+            o.parent_id = subscription.id and o.object = 'invoice' and not o.is_deleted
+            and o.data ->> 'status' = 'paid' and (o.data ->> 'amount_paid')::bigint > 0
+        order by
+            exists (
+                select from jsonb_array_elements(o.data #> '{lines,data}') as l (line)
+                where not billing.is_proration(l.line) and billing.moment(l.line #> '{period,end}') = billing.period_end_of(subscription.data)
+            ) desc,
+            (o.data ->> 'billing_reason' in ('subscription_create', 'subscription_cycle')) desc nulls last,
+            (o.data ->> 'created')::bigint desc, o.id desc
+        limit 1
+    );
+end
 $$;
-comment on function billing.period_invoice(billing.objects) is 'The invoice that a subscription''s present period was paid by; null if none was.';
+comment on function billing.period_invoice(billing.objects) is
+'The invoice that a subscription''s present period was paid by; null if none was.';
 
 create function billing.money_fact(subscription billing.objects) returns text
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-    select case
-        when bool_or(d.is_lost) then 'dispute_lost'
-        when bool_or(d.is_open) then 'disputed'
-        when sum((c.data ->> 'amount_refunded')::bigint) >= max((i.data ->> 'amount_paid')::bigint) then 'refunded'
-    end
-    from billing.period_invoice(subscription) i
-    cross join lateral billing.charges_of(i) c
-    cross join lateral (
-        select
-            coalesce(bool_or(o.data ->> 'status' = 'lost'), false) as is_lost,
-            coalesce(bool_or(o.data ->> 'status' in ('needs_response', 'under_review')), false) as is_open
-        from billing.objects o where o.object = 'dispute' and o.parent_id = c.id
-    ) d
-    where i.id is not null
+begin
+    return (
+        select case
+            when bool_or(d.is_lost) then 'dispute_lost'
+            when bool_or(d.is_open) then 'disputed'
+            when sum((c.data ->> 'amount_refunded')::bigint) >= max((i.data ->> 'amount_paid')::bigint) then 'refunded'
+        end
+        from billing.period_invoice(subscription) i
+        cross join lateral billing.charges_of(i) c
+        cross join lateral (
+            select
+                coalesce(bool_or(o.data ->> 'status' = 'lost'), false) as is_lost,
+                coalesce(bool_or(o.data ->> 'status' in ('needs_response', 'under_review')), false) as is_open
+            from billing.objects o where o.object = 'dispute' and o.parent_id = c.id
+        ) d
+        where i.id is not null
+    );
+end
 $$;
 comment on function billing.money_fact(billing.objects) is
 'What became of the money of a subscription''s period: refunded, disputed, dispute_lost; null where it stayed.';
 
 create function billing.paid_plan(subscription_id text) returns text
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-    select p.id
-    from (
-        select o.data from billing.objects o
-        where
-            o.parent_id = paid_plan.subscription_id and o.object = 'invoice' and not o.is_deleted
-            and o.data ->> 'status' = 'paid' and (o.data ->> 'amount_paid')::bigint > 0
-        order by (o.data ->> 'created')::bigint desc, o.id desc limit 1
-    ) as paid
-    cross join lateral jsonb_array_elements(paid.data #> '{lines,data}') as l (line)
-    join billing.objects price on price.id = billing.line_price_of(l.line)
-    join billing.plans p on p.id = billing.plan_of(price.data)
-    where (l.line ->> 'amount')::bigint > 0
-    order by p.rank desc
-    limit 1
+begin
+    return (
+        select p.id
+        from (
+            select o.data from billing.objects o
+            where
+                o.parent_id = paid_plan.subscription_id and o.object = 'invoice' and not o.is_deleted
+                and o.data ->> 'status' = 'paid' and (o.data ->> 'amount_paid')::bigint > 0
+            order by (o.data ->> 'created')::bigint desc, o.id desc limit 1
+        ) as paid
+        cross join lateral jsonb_array_elements(paid.data #> '{lines,data}') as l (line)
+        join billing.objects price on price.id = billing.line_price_of(l.line)
+        join billing.plans p on p.id = billing.plan_of(price.data)
+        where (l.line ->> 'amount')::bigint > 0
+        order by p.rank desc
+        limit 1
+    );
+end
 $$;
-comment on function billing.paid_plan(text) is 'The plan that a subscription''s last payment was for; null if nothing was ever paid.';
+comment on function billing.paid_plan(text) is
+'The plan that a subscription''s last payment was for; null if nothing was ever paid.';
 
 create function billing.failing_since(subscription billing.objects) returns timestamptz
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
     -- Of what came after the last payment: what was given up before that is forgiven.
-    select coalesce(
-        min(case
-            when i.data ->> 'collection_method' = 'send_invoice' then billing.moment(i.data -> 'due_date')
-            else coalesce(billing.moment(i.data #> '{status_transitions,finalized_at}'), billing.moment(i.data -> 'created'))
-        end),
-        billing.period_start_of(subscription.data)
-    )
-    from billing.objects i
-    where
-        i.parent_id = subscription.id and i.object = 'invoice' and not i.is_deleted and i.data ->> 'status' = 'open'
-        and case
-            when i.data ->> 'collection_method' = 'send_invoice' then billing.moment(i.data -> 'due_date') <= ops.now()
-            else coalesce((i.data ->> 'attempt_count')::bigint, 0) > 0
-        end
-        and (i.data ->> 'created')::bigint >= coalesce((
-            select max((o.data ->> 'created')::bigint) from billing.objects o
-            where o.parent_id = subscription.id and o.object = 'invoice' and o.data ->> 'status' = 'paid' and (o.data ->> 'amount_paid')::bigint > 0
-        ), 0)
+    return (
+        select coalesce(
+            min(case
+                when i.data ->> 'collection_method' = 'send_invoice' then billing.moment(i.data -> 'due_date')
+                else coalesce(billing.moment(i.data #> '{status_transitions,finalized_at}'), billing.moment(i.data -> 'created'))
+            end),
+            billing.period_start_of(subscription.data)
+        )
+        from billing.objects i
+        where
+            i.parent_id = subscription.id and i.object = 'invoice' and not i.is_deleted and i.data ->> 'status' = 'open'
+            and case
+                when i.data ->> 'collection_method' = 'send_invoice' then billing.moment(i.data -> 'due_date') <= ops.now()
+                else coalesce((i.data ->> 'attempt_count')::bigint, 0) > 0
+            end
+            and (i.data ->> 'created')::bigint >= coalesce((
+                select max((o.data ->> 'created')::bigint) from billing.objects o
+                where o.parent_id = subscription.id and o.object = 'invoice' and o.data ->> 'status' = 'paid' and (o.data ->> 'amount_paid')::bigint > 0
+            ), 0)
+    );
+end
 $$;
 comment on function billing.failing_since(billing.objects) is
 'When the oldest invoice since the last payment was due and could not be collected.';
@@ -426,6 +457,7 @@ default plan.';
 create function billing.decide(workspace_id uuid, is_silent boolean default false) returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 declare
     before billing.workspace_plans;

@@ -111,7 +111,9 @@ select notify.declare_kind(
     body => '{consequence}', link => '/billing', permission => 'billing.manage', default_frequency => 'immediately'
 );
 
-create function billing.usage_period(workspace_id uuid, moment timestamptz, out starts_at timestamptz, out ends_at timestamptz)
+create function billing.usage_period(
+    workspace_id uuid, moment timestamptz, out starts_at timestamptz, out ends_at timestamptz
+)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan

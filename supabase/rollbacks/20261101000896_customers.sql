@@ -1,13 +1,3 @@
-select jobs.drop_kind('billing.seats');
-drop function billing.seats_job;
-drop trigger workspace_members_count_seats on public.workspace_members;
-drop function billing.count_seats;
-drop function billing.sync_seats;
-drop function billing.heed_failure;
-drop function billing.heed_answer;
-drop function billing.ask_for_balance;
-drop function billing.heed;
-drop function billing.link_customer;
 drop function billing.settle_search;
 drop function billing.push_details;
 drop function billing.details;

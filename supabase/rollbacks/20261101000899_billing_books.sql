@@ -1,12 +1,3 @@
-drop function billing.expire_credits;
-drop view billing.credit_balances;
-drop function billing.grant_credit;
-drop table billing.credit_grants;
-drop view billing.revenue_months;
-drop function billing.months_between;
-drop function billing.first_of_month;
-drop function billing.earned;
-drop view billing.revenue_lines;
 drop view billing.books_check;
 drop function billing.post_missing;
 drop function billing.post_facts;

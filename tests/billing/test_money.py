@@ -211,7 +211,7 @@ def test_credit_is_used_before_anything_is_charged_and_the_rest_expires(billing:
     [
         (0, "usd", None, "amount_invalid"),
         (-5, "usd", None, "amount_invalid"),
-        (5, "xxx", None, "currency_unknown"),
+        (5, "zzz", None, "currency_unknown"),
         (5, "usd", -1, "expiry_invalid"),
     ],
 )

@@ -21,6 +21,9 @@ from ..identities import make_user, make_workspace, one, run
 from ..support.stripe_server import Stripe
 from .test_commands import ROWHOUSE, rowhouse
 
+# One story: each test goes on where the one before it ended.
+pytestmark = pytest.mark.xdist_group("billing on the command line")
+
 
 @dataclass
 class Shop:
@@ -134,7 +137,7 @@ def test_what_moves_money_asks_takes_a_reason_and_is_done_once(shop: Shop) -> No
     assert shop.stripe.store.get(shop.billing.customer(shop.workspace))["balance"] == -2000
     assert shop.answer("billing", "show", "acme")["credit"] == 2000
     assert (
-        shop.error("billing", "credit", "acme", "5", "--currency", "XXX", "--reason", "x", "--yes")[1]["code"]
+        shop.error("billing", "credit", "acme", "5", "--currency", "ZZZ", "--reason", "x", "--yes")[1]["code"]
         == "currency_unknown"
     )
     assert shop.error("billing", "credit", "acme", "5.5", "--currency", "JPY", "--reason", "x", "--yes")[0] == 2

@@ -19,12 +19,15 @@ from urllib.parse import parse_qsl, urlsplit
 
 from stripe import StripeClient
 
+from . import catalogue, customers, lists, money, subscriptions
 from .engine import Engine
-from .resources import answer, close_dispute, complete_session, open_dispute
+from .routes import answer
 from .shapes import render
 from .store import Object, Store, StripeError
 
 NEWEST = "2026-10-28.endive"
+# They register what answers each path.
+ROOMS = (catalogue, customers, lists, money, subscriptions)
 # 429 and 500 are answered and nothing is done; down: no answer, nothing done; lost: done, and no answer; late: after a while.
 FAULTS = ("429", "500", "down", "lost", "late")
 
@@ -187,7 +190,7 @@ class Stripe:
     def pay(self, session: str, method: str = "pm_card_visa", promotion_code: str | None = None) -> Object:
         """A customer completes a checkout."""
         with self.store.lock:
-            return complete_session(self.engine, session, method, promotion_code)
+            return subscriptions.complete_session(self.engine, session, method, promotion_code)
 
     def set_card(self, customer: str, method: str) -> None:
         """A customer changes their card in the portal."""
@@ -200,11 +203,11 @@ class Stripe:
 
     def dispute(self, charge: str) -> Object:
         with self.store.lock:
-            return open_dispute(self.engine, charge)
+            return money.open_dispute(self.engine, charge)
 
     def close_dispute(self, dispute: str, status: str) -> Object:
         with self.store.lock:
-            return close_dispute(self.engine, dispute, status)
+            return money.close_dispute(self.engine, dispute, status)
 
     # Webhooks -----------------------------------------------------------------------------------
 

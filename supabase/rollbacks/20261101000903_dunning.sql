@@ -1,0 +1,10 @@
+drop function billing.extend_trial;
+drop function billing.begin_trial;
+drop function billing.advance;
+drop function billing.take_step;
+drop function billing.plan_card_reminders;
+drop function billing.plan_reminders;
+drop function billing.require_reason;
+drop function billing.override_dunning;
+drop function billing.follow_dunning;
+drop table billing.steps;
