@@ -283,3 +283,9 @@ set search_path = pg_catalog, pg_temp
 as $$ select billing.finish_call($1) $$;
 comment on function public.finish_stripe_call(jsonb) is
 'Says what came of a job that called Stripe. For the edge function deliver.';
+
+insert into ops.not_exported (relation, reason)
+values
+('billing.requests', 'What Stripe was asked belongs to the database that asked.'),
+('billing.usage_pushes', 'What Stripe was told belongs to the database that told it.'),
+('billing.steps', 'Written afresh where it is imported.');

@@ -1,5 +1,5 @@
 delete from public.notification_kinds
-where kind = 'billing.usage_cap';
+where kind in ('billing.usage_cap');
 drop function billing.usage_now;
 drop function billing.push_usage;
 drop function billing.rebuild_usage;

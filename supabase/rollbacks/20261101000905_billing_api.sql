@@ -1,3 +1,5 @@
+delete from ops.not_exported
+where relation in ('billing.requests'::regclass, 'billing.usage_pushes'::regclass, 'billing.steps'::regclass);
 drop function public.finish_stripe_call;
 drop function public.claim_stripe_calls;
 drop function billing.finish_call;

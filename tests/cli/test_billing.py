@@ -22,7 +22,7 @@ from ..support.stripe_server import Stripe
 from .test_commands import ROWHOUSE, rowhouse
 
 # One story: each test goes on where the one before it ended.
-pytestmark = pytest.mark.xdist_group("billing on the command line")
+pytestmark = pytest.mark.xdist_group("billing-cli")
 
 
 @dataclass
