@@ -127,6 +127,7 @@ def expired() -> str:
      jwt.encode({"role": "authenticated", "sub": str(uuid.uuid4())}, "", "none"), jwt.encode({"role": "postgres"}, SECRET, "HS256"),
      jwt.encode({"role": "supabase_admin"}, SECRET, "HS256"), jwt.encode({"role": 5}, SECRET, "HS256"),
      jwt.encode({"role": "authenticated", "sub": "x"}, SECRET, "HS256"), jwt.encode({"role": "authenticated", "sub": ["a"]}, SECRET, "HS256")],
+    ids=["no token", "no claims", "empty", "expired", "another secret", "unsigned", "postgres", "supabase_admin", "role 5", "sub x", "sub a list"],
 )  # fmt: skip
 def test_a_bad_token_is_a_4xx_or_shows_nothing(rest: Rest, world: World, token: str) -> None:
     with rest.client(token or None) as http:
